@@ -1,0 +1,66 @@
+namespace PatchUp.Functional
+
+open TorchSharp
+
+/// A network as a list of named stages: its forward is their composition, and after each of them features can be mixed.
+[<NoEquality; NoComparison>]
+type Staged =
+    {
+        /// Holds the parameters, and the switch between training and evaluation.
+        Module: torch.nn.Module
+        /// Stage k (from 1) ends at site k.
+        Stages: (string * (torch.Tensor -> torch.Tensor)) list
+    }
+
+/// Runs a network with a plan.
+[<RequireQualifiedAccess>]
+module Attach =
+
+    /// The places of the network: the input, then each stage's end by number and by name.
+    let private places (staged: Staged) : Place list list =
+        [ Number 0 ]
+        :: (staged.Stages |> List.mapi (fun i (name, _) -> [ Number(i + 1); Name name ]))
+
+    /// Forward through the stages, mixing at each site what the plan has for it. The result's features are the logits, its targets those
+    /// that the loss wants; both are the caller's, and the batch stays as it is.
+    let forward (plan: Plan) (staged: Staged) (batch: Batch) : Batch =
+        let visit places batch =
+            Plan.apply (Plan.only places plan) batch
+
+        let step (batch: Batch) (places, (_, run)) =
+            let arrived =
+                { batch with
+                    Features = Scope.run (fun () -> run batch.Features) }
+
+            // Autograd keeps what it needs of these natively.
+            batch.Features.Dispose()
+            let visited = visit places arrived
+            Batch.dispose arrived
+            visited
+
+        Batch.scope (fun () ->
+            let sites = places staged
+            List.zip sites.Tail staged.Stages |> List.fold step (visit sites.Head batch))
+
+    /// The shape of the features at every place, found by running one sample of `input` `[N,...]` without gradients and in evaluation mode.
+    let shapes (staged: Staged) (input: torch.Tensor) : Place -> Shape option =
+        let wasTraining = staged.Module.training
+        staged.Module.eval ()
+
+        try
+            use _ = torch.no_grad ()
+
+            let maps =
+                Scope.value (fun () ->
+                    staged.Stages
+                    |> List.scan (fun features (_, run) -> run features) (input.narrow (0L, 0L, 1L))
+                    |> List.map Batch.shapeOf)
+
+            let known =
+                Map
+                    [ for names, shape in List.zip (places staged) maps do
+                          for name in names -> name, shape ]
+
+            fun place -> Map.tryFind place known
+        finally
+            staged.Module.train wasTraining

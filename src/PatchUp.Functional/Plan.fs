@@ -1,0 +1,224 @@
+namespace PatchUp.Functional
+
+open System
+open TorchSharp
+
+/// One step with every random choice made: plain managed values.
+type Drawn =
+    {
+        Place: Place
+        /// M, 1 = unchanged.
+        Mask: Mask
+        /// The index of each sample's partner; None blanks.
+        Partner: int[] option
+        /// The share of altered features that stays the sample's own: `[1]` or `[N]`.
+        Lambda: float[]
+        View: View
+        /// The factor on the result: empty for none, `[1]` or `[N]`.
+        Scale: float[]
+        Objective: Objective
+    }
+
+    /// Each sample's own label weight, 1 - mean w: `[1]` or `[N]`.
+    member this.OwnShare: float[] =
+        let unchanged = Mask.unchanged this.Mask
+
+        Array.init (max unchanged.Length this.Lambda.Length) (fun i ->
+            let kept = unchanged[i % unchanged.Length]
+            kept + (1.0 - kept) * this.Lambda[i % this.Lambda.Length])
+
+/// What happens to one batch. It holds no tensor, can be compared, applied again, and drawn again from its key.
+type Plan =
+    {
+        /// N, the number of samples it was drawn for.
+        Count: int
+        /// In the order of drawing.
+        Draws: Drawn list
+    }
+
+[<RequireQualifiedAccess>]
+module Plan =
+
+    /// Nothing happens to a batch of this size.
+    let identity (count: int) : Plan = { Count = count; Draws = [] }
+
+    let private pick (bits: Stream) (weights: float list) : int =
+        let target = bits.Float() * List.sum weights
+        let passed = weights |> List.scan (+) 0.0 |> List.tail
+        passed |> List.tryFindIndex (fun sum -> target < sum) |> Option.defaultValue (weights.Length - 1)
+
+    let private scale (step: Step) (shape: Shape) (kept: float[]) : float[] =
+        let inverse kept = if kept > 0.0 then 1.0 / kept else 0.0
+
+        match step.Rescale with
+        | NoRescale -> [||]
+        | Nominal -> [| inverse (1.0 - Region.fraction shape step.Region * (1.0 - Mix.mean step.Mix)) |]
+        | Batch -> [| inverse (Array.average kept) |]
+        | Sample -> Array.map inverse kept
+
+    let private drawStep (key: Key) (info: BatchInfo) (step: Step) : Drawn list =
+        let at i place =
+            let key = key |> Key.child 1 |> Key.child i
+
+            let shape =
+                match info.Shape place with
+                | Some shape -> shape
+                | None -> invalidArg (nameof info) $"There is no site {place} here, and {step.Region} is to act on it."
+
+            let drawn =
+                { Place = place
+                  Mask = Region.draw (Key.child 2 key) info shape step.Region
+                  Partner = Partner.draw (Key.child 0 key) info step.Partner
+                  Lambda = Mix.draw (Key.child 1 key) info step.Mix
+                  View = step.View
+                  Scale = [||]
+                  Objective = step.Objective }
+
+            { drawn with
+                Scale = scale step shape drawn.OwnShare }
+
+        match step.Site with
+        | At place -> [ at 0 place ]
+        | AllOf places -> places |> List.mapi at
+        | AnyOf places ->
+            let bits = Key.stream (BatchInfo.batchKey info (Key.child 0 key))
+            [ at 0 places[bits.Below places.Length] ]
+
+    /// Makes every random choice for one batch; no tensor is touched. The same key, information and regularizer give the same plan,
+    /// on any device and with any number of threads. Within an epoch, draw every batch with the epoch's key and its own `info.First`.
+    /// An ArgumentException if a step acts on a site that the batch's information does not know, or pairs by labels that it does not have.
+    let draw (key: Key) (info: BatchInfo) (regularizer: Regularizer) : Plan =
+        let rec go key regularizer =
+            match regularizer with
+            | Do step -> drawStep key info step
+            | Choose branches ->
+                let bits = Key.stream (BatchInfo.batchKey info (Key.child 0 key))
+                let chosen = pick bits (List.map fst branches)
+                go (key |> Key.child 1 |> Key.child chosen) (snd branches[chosen])
+            | Sequence parts -> parts |> List.mapi (fun i part -> go (Key.child i key) part) |> List.concat
+
+        { Count = info.Count
+          Draws = go key regularizer }
+
+    /// The part of the plan for one site, which may be known by number and by name.
+    let only (places: Place list) (plan: Plan) : Plan =
+        { plan with
+            Draws = plan.Draws |> List.filter (fun drawn -> List.contains drawn.Place places) }
+
+    /// The partner's map shrunk into each mask's bounding box of altered features, zero around it.
+    let private resize (mask: Mask) (partner: torch.Tensor) : torch.Tensor =
+        if partner.dim () <> 4L then
+            invalidArg (nameof partner) $"The view Resized needs features [N,C,H,W]; these have rank {partner.dim ()}."
+
+        let alters =
+            match mask.Values with
+            | Hard bits -> fun i -> not bits[i]
+            | Soft own -> fun i -> own[i] < 1.0f
+
+        let fit n (maps: torch.Tensor) =
+            let altered =
+                [ for i in 0 .. Mask.stride mask - 1 do
+                      if alters (n * Mask.stride mask + i) then
+                          i / mask.Width % mask.Height, i % mask.Width ]
+
+            match altered with
+            | [] -> maps
+            | _ ->
+                let bounds axis =
+                    struct (altered |> List.map axis |> List.min, altered |> List.map axis |> List.max)
+
+                let struct (top, bottom) = bounds fst
+                let struct (left, right) = bounds snd
+                let size = [| int64 (bottom - top + 1); int64 (right - left + 1) |]
+                let small = torch.nn.functional.interpolate (maps, size, mode = torch.InterpolationMode.Bilinear)
+
+                torch.nn.functional.pad (
+                    small,
+                    [| int64 left; int64 (mask.Width - 1 - right); int64 top; int64 (mask.Height - 1 - bottom) |]
+                )
+
+        if mask.Samples = 1 then
+            fit 0 partner
+        else
+            torch.cat ([| for n in 0 .. mask.Samples - 1 -> fit n (partner.narrow (0L, int64 n, 1L)) |], 0L)
+
+    let private everything: Mask =
+        Mask.constant { Channels = 1; Height = 1; Width = 1 } false
+
+    /// Moves every row by its own weight.
+    let private blendRows (toward: float[]) a b =
+        Blend.blend { Mask = everything; Toward = toward } a b
+
+    let private spread count (values: float[]) =
+        if values.Length = count then values else Array.create count values[0]
+
+    let private mixTargets count (drawn: Drawn) (partner: torch.Tensor) (targets: Targets) : Targets =
+        let own = targets.Soft
+        let other = own.index_select (0L, partner)
+        let away shares = shares |> spread count |> Array.map (fun share -> 1.0 - share)
+
+        { Soft = blendRows (away drawn.OwnShare) own other
+          Mixed =
+            Some
+                { Own = own
+                  Altered = blendRows (away drawn.Lambda) own other
+                  Unchanged = spread count (Mask.unchanged drawn.Mask)
+                  Objective = drawn.Objective } }
+
+    let private applyDrawn count (batch: Batch) (drawn: Drawn) : Batch =
+        let own = batch.Features
+
+        let weight =
+            { Mask = drawn.Mask
+              Toward = drawn.Lambda |> Array.map (fun lambda -> 1.0 - lambda) }
+
+        let partner =
+            drawn.Partner
+            |> Option.map (fun map -> torch.tensor (Array.map int64 map, device = own.device))
+
+        let mixed =
+            match partner with
+            | Some partner ->
+                let features = own.index_select (0L, partner)
+
+                match drawn.View with
+                | AsIs -> features
+                | Resized -> resize drawn.Mask features
+            | None -> torch.zeros_like own
+            |> Blend.blend weight own
+
+        let scaled =
+            if drawn.Scale.Length = 0 then
+                mixed
+            else
+                let size = Array.init (int (own.dim ())) (fun axis -> if axis = 0 then int64 drawn.Scale.Length else 1L)
+                mixed * torch.tensor(drawn.Scale, ReadOnlySpan size, device = own.device).``to``(own.dtype)
+
+        { Features = scaled
+          Targets =
+            match partner with
+            | Some partner -> mixTargets count drawn partner batch.Targets
+            | None -> batch.Targets }
+
+    let private check (plan: Plan) (batch: Batch) =
+        let count = int batch.Features.shape[0]
+
+        if not plan.Draws.IsEmpty && count <> plan.Count then
+            invalidArg (nameof batch) $"The plan was drawn for {plan.Count} samples and the batch has {count}."
+
+        let shape = Batch.shapeOf batch.Features
+
+        for drawn in plan.Draws do
+            let mask = drawn.Mask
+
+            if (mask.Channels <> 1 && mask.Channels <> shape.Channels) || mask.Height <> shape.Height || mask.Width <> shape.Width then
+                invalidArg
+                    (nameof batch)
+                    $"At site {drawn.Place} the plan's mask is {mask.Channels}x{mask.Height}x{mask.Width} and the features are {shape}."
+
+    /// Applies every draw of the plan, in order, to one batch: x' = blend w x x[partner] and y' = blend (mean w) y y[partner], with
+    /// w = (1 - M)(1 - lambda). The only place where tensors are mixed. The batch stays as it is; the result's tensors are new and the caller's.
+    /// An ArgumentException if the batch is not of the size and shape that the plan was drawn for.
+    let apply (plan: Plan) (batch: Batch) : Batch =
+        check plan batch
+        Batch.scope (fun () -> plan.Draws |> List.fold (applyDrawn plan.Count) batch)

@@ -1,0 +1,35 @@
+namespace PatchUp.Functional
+
+open TorchSharp
+
+/// A native tensor.
+type internal T = torch.Tensor
+
+/// Frees temporaries: of what is made inside, only the results escape, into the caller's scope if there is one, else unowned.
+[<RequireQualifiedAccess>]
+module Scope =
+
+    /// Every returned tensor is the caller's own: one that was not made inside comes back as a fresh alias.
+    let many (make: unit -> torch.Tensor list) : torch.Tensor list =
+        use scope = torch.NewDisposeScope()
+
+        let own (seen: torch.Tensor list) (t: torch.Tensor) =
+            let isNew =
+                scope.Contains t && not (seen |> List.exists (fun s -> obj.ReferenceEquals(s, t)))
+
+            (if isNew then t else t.alias ()) :: seen
+
+        let results = make () |> List.fold own [] |> List.rev
+
+        for result in results do
+            scope.MoveToOuter result |> ignore
+
+        results
+
+    /// The same for one tensor.
+    let run (make: unit -> torch.Tensor) : torch.Tensor = many (fun () -> [ make () ]) |> List.head
+
+    /// A managed result; every tensor made inside is freed.
+    let value (make: unit -> 'a) : 'a =
+        use _ = torch.NewDisposeScope()
+        make ()

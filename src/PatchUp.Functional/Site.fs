@@ -1,0 +1,106 @@
+namespace PatchUp.Functional
+
+open System
+
+/// One place of a network where features can be altered.
+type Place =
+    /// 0 is the input, k is after the network's k-th stage (the numbering of the PatchUp authors).
+    | Number of int
+    /// After the stage or module of this name.
+    | Name of string
+
+    override this.ToString() =
+        match this with
+        | Number 0 -> "input"
+        | Number k -> string k
+        | Name name -> $"\"{name}\""
+
+/// Where a step acts.
+type Site =
+    | At of Place
+    /// At one of these, uniformly at random.
+    | AnyOf of Place list
+    /// At each of these, with draws of its own at each.
+    | AllOf of Place list
+
+[<RequireQualifiedAccess>]
+module Place =
+
+    /// Site `k`: 0 is the input; an ArgumentException if k is negative.
+    let number (k: int) : Place =
+        if k < 0 then
+            invalidArg (nameof k) $"site {k}: sites are numbered from 0, the input."
+
+        Number k
+
+    /// The site after the stage or module of this name; "input" is the input. An ArgumentException for an empty name or a quote in it.
+    let named (name: string) : Place =
+        if String.IsNullOrWhiteSpace name || name.Contains '"' then
+            invalidArg (nameof name) $"site \"{name}\": a name must not be empty and must not hold a quotation mark."
+
+        if name = "input" then Number 0 else Name name
+
+[<RequireQualifiedAccess>]
+module Site =
+
+    let private some word (places: Place list) =
+        if places.IsEmpty then
+            invalidArg (nameof places) $"{word}: at least one site is needed."
+
+        places
+
+    /// One of these places, uniformly at random; an ArgumentException if there are none.
+    let anyOf (places: Place list) : Site = AnyOf(some "atAny" places)
+
+    /// All of these places; an ArgumentException if there are none.
+    let allOf (places: Place list) : Site = AllOf(some "atAll" places)
+
+    /// Every place that may be acted on.
+    let places (site: Site) : Place list =
+        match site with
+        | At place -> [ place ]
+        | AnyOf places
+        | AllOf places -> places
+
+/// What a draw may know of the batch. It holds no tensor.
+[<NoEquality; NoComparison>]
+type BatchInfo =
+    {
+        /// Index, within the epoch, of the batch's first sample. Two batches drawn with one key differ by this.
+        First: int
+        /// N, the number of samples.
+        Count: int
+        /// Class indices `[N]`, where the batch has them.
+        Labels: int[] option
+        /// The features' shape at a place; None where the network has no such place.
+        Shape: Place -> Shape option
+        /// Saliency of the input `[N,H,W]`, row-major, computed when first asked for.
+        Saliency: Lazy<float32[]> option
+        /// How far training is, from 0 to 1.
+        Progress: float
+    }
+
+[<RequireQualifiedAccess>]
+module BatchInfo =
+
+    /// `count` samples starting at 0, with nothing known but the shapes.
+    let create (count: int) (shape: Place -> Shape option) : BatchInfo =
+        if count < 1 then
+            invalidArg (nameof count) $"A batch has at least one sample, not {count}."
+
+        { First = 0
+          Count = count
+          Labels = None
+          Shape = shape
+          Saliency = None
+          Progress = 0.0 }
+
+    /// `count` samples of one shape, whatever the place.
+    let ofShape (count: int) (shape: Shape) : BatchInfo = create count (fun _ -> Some shape)
+
+    /// The key for what is drawn once a batch.
+    let internal batchKey (info: BatchInfo) (key: Key) = key |> Key.child 0 |> Key.child info.First
+
+    /// The key for what is drawn for sample `i` of the batch: it does not depend on how the epoch is cut into batches.
+    let internal sampleKey (info: BatchInfo) (i: int) (key: Key) =
+        key |> Key.child 1 |> Key.child (info.First + i)
