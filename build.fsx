@@ -1,0 +1,267 @@
+// The build: dotnet fsi build.fsx <target>
+//
+// Each step returns a value that later steps ask for, so what must come before what is a matter of types: nothing runs
+// without a build, and nothing is built without its packages. The targets stand at the end, each as one pipeline.
+
+open System
+open System.Diagnostics
+open System.IO
+open System.Text.RegularExpressions
+open System.Xml
+open System.Xml.Linq
+
+let root = __SOURCE_DIRECTORY__
+let path (relative: string) = Path.Combine(root, relative)
+
+// Processes
+
+/// A step failed; the build stops and says why.
+exception Stopped of reason: string
+
+/// Where NuGet puts packages and where paket.dependencies looks for them; child processes must agree on it.
+let packageCache =
+    Path.Combine(Environment.GetFolderPath Environment.SpecialFolder.UserProfile, ".nuget", "packages")
+
+/// Runs dotnet at the root and gives its exit code.
+let run arguments =
+    let start =
+        ProcessStartInfo("dotnet", (arguments: string list), WorkingDirectory = root)
+
+    start.Environment["NUGET_PACKAGES"] <- packageCache
+    start.Environment["OMP_WAIT_POLICY"] <- "PASSIVE" // spinning threads of libtorch slow down everything beside them
+    printfn "> dotnet %s" (String.concat " " arguments)
+    use child = Process.Start start
+    child.WaitForExit()
+    child.ExitCode
+
+let dotnet arguments =
+    match run arguments with
+    | 0 -> ()
+    | code -> raise (Stopped $"dotnet {List.head arguments} ended with exit code {code}.")
+
+let emptyFolder folder =
+    if Directory.Exists folder then
+        Directory.Delete(folder, recursive = true)
+
+    Directory.CreateDirectory folder |> ignore
+
+// Restoring and building
+
+/// The tools of .config/dotnet-tools.json can be called.
+type Tools = Tools
+
+/// Every project has its packages.
+type Restored = Restored
+
+/// The assemblies that the solution was built into.
+type Built =
+    {
+        Program: string
+        Tests: string
+        CSharpTests: string
+        Benchmarks: string
+    }
+
+let restoreTools () =
+    dotnet [ "tool"; "restore" ]
+    Tools
+
+/// Name and version of each package in paket.lock.
+let lockedPackages () =
+    [
+        for line in File.ReadLines(path "paket.lock") do
+            let package = Regex.Match(line, @"^    (\S+) \((\S+)\)")
+
+            if package.Success then
+                package.Groups[1].Value, package.Groups[2].Value
+    ]
+
+/// Paket's source is the package cache, so NuGet first puts there what is missing.
+let download packages =
+    let items =
+        [
+            for name, version in packages ->
+                XElement("PackageDownload", XAttribute("Include", name), XAttribute("Version", $"[{version}]"))
+        ]
+
+    let project = path "obj/download/download.proj"
+    emptyFolder (Path.GetDirectoryName project)
+    XElement("Project", XAttribute("Sdk", "Microsoft.NET.Sdk"), XElement("ItemGroup", items)).Save project
+    dotnet [ "restore"; project ]
+
+let restore Tools =
+    let isMissing (name: string, version: string) =
+        // NuGet writes this file last.
+        let proof =
+            Path.Combine(packageCache, name.ToLowerInvariant(), version, ".nupkg.metadata")
+
+        not (File.Exists proof)
+
+    match List.filter isMissing (lockedPackages ()) with
+    | [] -> ()
+    | missing -> download missing
+
+    dotnet [ "paket"; "restore" ]
+    Restored
+
+let build Restored =
+    dotnet [ "build"; "PatchUp.Functional.sln"; "-c"; "Release"; "-warnaserror" ]
+
+    let output project assembly =
+        path $"{project}/bin/Release/net10.0/{assembly}.dll"
+
+    {
+        Program = output "paper-repro" "patchup"
+        Tests = output "tests/PatchUp.Functional.Tests" "PatchUp.Functional.Tests"
+        CSharpTests = output "tests/PatchUp.Functional.CSharp.Tests" "PatchUp.Functional.CSharp.Tests"
+        Benchmarks = output "tests/PatchUp.Benchmarks" "PatchUp.Benchmarks"
+    }
+
+// Formatting
+
+let sources = [ "src"; "tests"; "paper-repro"; "build.fsx" ]
+
+let format Tools = dotnet ("fantomas" :: sources)
+
+let checkFormat Tools =
+    dotnet ([ "fantomas"; "--check" ] @ sources)
+
+// Tests
+
+type Tally =
+    {
+        Passed: int
+        Failed: int
+        Skipped: int
+    }
+
+    static member (+)(a, b) =
+        {
+            Passed = a.Passed + b.Passed
+            Failed = a.Failed + b.Failed
+            Skipped = a.Skipped + b.Skipped
+        }
+
+let nothing = { Passed = 0; Failed = 0; Skipped = 0 }
+
+let number name (element: XElement) =
+    Int32.Parse (element.Attribute(XName.Get name)).Value
+
+/// Counts in the XML that Expecto writes.
+let readNUnit (report: XElement) =
+    let failed = number "failures" report + number "errors" report
+    let skipped = number "ignored" report
+
+    {
+        Passed = number "total" report - failed - skipped
+        Failed = failed
+        Skipped = skipped
+    }
+
+/// Counts in the XML that `dotnet test` writes.
+let readTrx (report: XElement) =
+    let counters =
+        report.Descendants()
+        |> Seq.find (fun element -> element.Name.LocalName = "Counters")
+
+    let executed, passed = number "executed" counters, number "passed" counters
+
+    {
+        Passed = passed
+        Failed = executed - passed
+        Skipped = number "total" counters - executed
+    }
+
+/// Runs one suite and counts its results. One that crashed or ran nothing counts as a failure, whatever its report says.
+let runSuite arguments report read =
+    let code = run arguments
+
+    let tally =
+        try
+            read (XElement.Load(uri = report))
+        with
+        | :? IOException
+        | :? XmlException -> nothing
+
+    if tally.Failed = 0 && (code <> 0 || tally = nothing) then
+        printfn $"No test failed, yet the suite did not end well: exit code {code}, {tally.Passed} tests passed."
+        { tally with Failed = 1 }
+    else
+        tally
+
+let runSuites built =
+    let reports = path "results/tests"
+    emptyFolder reports
+    let report name = Path.Combine(reports, name)
+
+    let expecto =
+        let report = report "fsharp.xml"
+        let options = [ "--fail-on-focused-tests"; "--no-spinner"; "--colours"; "0" ]
+        runSuite ([ built.Tests; "--nunit-summary"; report ] @ options) report readNUnit
+
+    let xunit =
+        let log =
+            [ "--logger"; "trx;LogFileName=csharp.trx"; "--results-directory"; reports ]
+
+        runSuite ([ "test"; built.CSharpTests ] @ log) (report "csharp.trx") readTrx
+
+    expecto + xunit
+
+/// The last line is what CI reads.
+let summarise tally =
+    let skipped =
+        if tally.Skipped = 0 then
+            ""
+        else
+            $", {tally.Skipped} skipped"
+
+    printfn $"{tally.Passed} passed, {tally.Failed} failed{skipped}"
+    if tally.Failed = 0 then 0 else 1
+
+// Programs and packages
+
+let demo built = dotnet [ built.Program; "demo" ]
+
+let bench options built = dotnet (built.Benchmarks :: options)
+
+/// Packs the libraries as they were built; their version is the newest one in CHANGELOG.md (see Directory.Build.props).
+let pack (_: Built) =
+    emptyFolder (path "artifacts")
+
+    for library in [ "PatchUp.Functional"; "PatchUp.Functional.Laws"; "PatchUp.Functional.CSharp" ] do
+        dotnet [ "pack"; $"src/{library}"; "-c"; "Release"; "--no-build"; "-o"; "artifacts" ]
+
+// Targets
+
+let usage =
+    """Usage: dotnet fsi build.fsx <target>
+
+  demo             builds, then runs the demonstration; it writes to results/demo
+  test             builds, then runs every test
+  check            checks the formatting, and that everything builds without a warning
+  format           formats the F# sources
+  bench [options]  builds, then runs the benchmarks with these options
+  pack             builds, then packs the libraries into artifacts"""
+
+let completed () = 0
+
+let execute arguments =
+    match arguments with
+    | [ "demo" ] -> restoreTools () |> restore |> build |> demo |> completed
+    | [ "test" ] -> restoreTools () |> restore |> build |> runSuites |> summarise
+    | [ "format" ] -> restoreTools () |> format |> completed
+    | [ "check" ] ->
+        let tools = restoreTools ()
+        checkFormat tools
+        tools |> restore |> build |> ignore |> completed
+    | "bench" :: options -> restoreTools () |> restore |> build |> bench options |> completed
+    | [ "pack" ] -> restoreTools () |> restore |> build |> pack |> completed
+    | _ ->
+        eprintfn $"{usage}"
+        2
+
+try
+    exit (execute (List.tail (List.ofArray fsi.CommandLineArgs)))
+with Stopped reason ->
+    eprintfn $"Stopped: {reason}"
+    exit 1
