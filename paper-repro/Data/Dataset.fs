@@ -1,0 +1,630 @@
+namespace PatchUp.Repro
+
+open PatchUp.Functional
+open System
+open System.Collections.Generic
+open System.Formats.Tar
+open System.IO
+open System.IO.Compression
+open System.Security.Cryptography
+open System.Text
+open System.Text.Json
+open System.Threading.Tasks
+open TorchSharp
+
+/// Images with their classes.
+[<NoEquality; NoComparison>]
+type Split =
+    {
+        /// uint8 `[N,3,H,W]`, on the CPU, contiguous.
+        Images: torch.Tensor
+        /// N class indices.
+        Labels: int[]
+    }
+
+/// A training and a test set over the same classes.
+[<NoEquality; NoComparison>]
+type Dataset =
+    {
+        Name: string
+        /// The classes' names in the order of their indices.
+        Classes: string[]
+        Train: Split
+        Test: Split
+        /// SHA-256 of the archive's bytes, or of a folder's path and its files' names, sizes and times; in hexadecimal.
+        Fingerprint: string
+    }
+
+[<RequireQualifiedAccess>]
+module Split =
+
+    /// The number of images.
+    let count (split: Split) : int = split.Labels.Length
+
+    /// The images of these indices in this order, as a split of its own; an ArgumentException for an index outside.
+    let select (indices: int[]) (split: Split) : Split =
+        for index in indices do
+            if index < 0 || index >= count split then
+                invalidArg
+                    (nameof indices)
+                    $"The index {index} is outside the {count split} images 0 .. {count split - 1}."
+
+        {
+            Images = Scope.run (fun () -> split.Images.index_select (0L, torch.tensor (Array.map int64 indices)))
+            Labels = indices |> Array.map (fun index -> split.Labels[index])
+        }
+
+    /// Splits off a validation set: the first `validation` images of the permutation of 0 .. N - 1; the rest stay for
+    /// training. Gives (training, validation); an ArgumentException unless it is a permutation and both have an image.
+    let holdOut (validation: int) (permutation: int[]) (split: Split) : Split * Split =
+        if Array.sort permutation <> Array.init (count split) id then
+            invalidArg (nameof permutation) $"It must be a permutation of 0 .. {count split - 1}."
+
+        if validation < 1 || validation >= count split then
+            invalidArg
+                (nameof validation)
+                $"{validation} validation images of {count split}: both parts need at least one."
+
+        select (Array.skip validation permutation) split, select (Array.take validation permutation) split
+
+    /// The first images of each class, in the order of the split; a class that has fewer gives all that it has.
+    let internal firstOfEach (perClass: int) (split: Split) : Split =
+        let taken = Dictionary<int, int>()
+
+        let keep label =
+            let before = taken.GetValueOrDefault label
+            taken[label] <- before + 1
+            before < perClass
+
+        let indices =
+            [|
+                for index in 0 .. count split - 1 do
+                    if keep split.Labels[index] then
+                        index
+            |]
+
+        select indices split
+
+    /// Frees the images.
+    let dispose (split: Split) : unit = split.Images.Dispose()
+
+[<RequireQualifiedAccess>]
+module Dataset =
+
+    // Where the images are
+
+    /// An image file of the layout SET/CLASS/FILE.
+    [<NoEquality; NoComparison>]
+    type private Item =
+        {
+            Name: string
+            Set: string
+            Class: string
+            Bytes: unit -> byte[]
+        }
+
+    /// The images and the class folders, empty ones too, as (set, class).
+    [<NoEquality; NoComparison>]
+    type private Listing =
+        {
+            Items: Item list
+            Folders: (string * string) list
+        }
+
+    let private layout = "train/CLASS/*.jpg and test/CLASS/*.jpg (or .jpeg, .png)"
+
+    let private isSet name = (name = "train" || name = "test")
+
+    let private isImage (file: string) =
+        let extension = Path.GetExtension(file).ToLowerInvariant()
+        not (file.StartsWith '.') && List.contains extension [ ".jpg"; ".jpeg"; ".png" ]
+
+    /// Top folder, set, class and file of a path inside the data set; None for what is not part of the layout.
+    let private placeOf (path: string) =
+        let parts =
+            path.Split '/'
+            |> Array.filter (fun part -> part <> "" && part <> ".")
+            |> List.ofArray
+
+        match parts with
+        | [ set; name ] when isSet set -> Some("", set, name, None)
+        | [ set; name; file ] when isSet set -> Some("", set, name, Some file)
+        | [ top; set; name ] when isSet set -> Some(top, set, name, None)
+        | [ top; set; name; file ] when isSet set -> Some(top, set, name, Some file)
+        | _ -> None
+
+    // Archives: entries are only ever read into memory, whatever their names
+
+    /// The largest image file, in bytes.
+    let private largestFile = 1L <<< 26
+
+    let private bytesOf (path: string) (entry: TarEntry) : byte[] =
+        match entry.EntryType with
+        | TarEntryType.RegularFile
+        | TarEntryType.V7RegularFile
+        | TarEntryType.ContiguousFile -> ()
+        | other -> Errors.user $"{path}: {entry.Name} is a {other}, not a file; pack the image itself."
+
+        if entry.Length > largestFile then
+            Errors.user $"{path}: {entry.Name} has {entry.Length} bytes; an image may have {largestFile}."
+
+        let bytes = Array.zeroCreate<byte>(int entry.Length)
+
+        if bytes.Length > 0 then
+            entry.DataStream.ReadExactly bytes
+
+        bytes
+
+    let private entriesOf (path: string) (tar: TarReader) : (string * Listing) list =
+        [
+            let mutable entry = tar.GetNextEntry()
+
+            while not (isNull entry) do
+                match placeOf entry.Name with
+                | Some(top, set, name, Some file) when isImage file ->
+                    let bytes = bytesOf path entry
+
+                    let item =
+                        {
+                            Name = $"{set}/{name}/{file}"
+                            Set = set
+                            Class = name
+                            Bytes = fun () -> bytes
+                        }
+
+                    top,
+                    {
+                        Items = [ item ]
+                        Folders = [ set, name ]
+                    }
+                | Some(top, set, name, file) when file.IsSome || entry.EntryType = TarEntryType.Directory ->
+                    top, { Items = []; Folders = [ set, name ] }
+                | _ -> ()
+
+                entry <- tar.GetNextEntry()
+        ]
+
+    /// A tar ends in zero blocks: without them it, or the gzip file around it, was cut short.
+    let private checkEnd (stream: Stream) =
+        let block = Array.create 512 255uy
+
+        if stream.Length >= 512L then
+            stream.Seek(-512L, SeekOrigin.End) |> ignore
+            stream.ReadExactly block
+
+        if Array.exists ((<>) 0uy) block then
+            raise (InvalidDataException "it has no end mark")
+
+        stream.Seek(0L, SeekOrigin.Begin) |> ignore
+
+    let private isGzip (stream: Stream) =
+        let first = stream.ReadByte()
+        let second = stream.ReadByte()
+        stream.Seek(0L, SeekOrigin.Begin) |> ignore
+        first = 0x1f && second = 0x8b
+
+    let private listArchive (path: string) (stream: Stream) : Listing =
+        let readTar (plain: Stream) =
+            checkEnd plain
+            use tar = new TarReader(plain, true)
+            entriesOf path tar
+
+        let read () =
+            if isGzip stream then
+                use packed = new GZipStream(stream, CompressionMode.Decompress, true)
+                use plain = new MemoryStream()
+                packed.CopyTo plain
+                readTar plain
+            else
+                readTar stream
+
+        let entries =
+            try
+                read ()
+            with
+            | UserError _ -> reraise ()
+            | error ->
+                let reason = error.Message.TrimEnd '.'
+                Errors.user $"{path}: not a whole .tar, .tar.gz or .tgz archive ({reason}); fetch or pack it again."
+
+        match entries |> List.map fst |> List.distinct with
+        | []
+        | [ _ ] ->
+            {
+                Items = entries |> List.collect (fun (_, listing) -> listing.Items)
+                Folders = entries |> List.collect (fun (_, listing) -> listing.Folders)
+            }
+        | tops ->
+            let text = tops |> List.map (fun top -> $"'{top}'") |> String.concat ", "
+
+            Errors.user
+                $"{path}: it has train/ or test/ below more than one folder ({text}); pack one data set an archive."
+
+    // Folders
+
+    let private names (entries: string seq) : string list =
+        entries |> Seq.map (fun path -> Path.GetFileName path) |> List.ofSeq
+
+    let private isRoot (folder: string) =
+        Directory.Exists(Path.Combine(folder, "train"))
+        || Directory.Exists(Path.Combine(folder, "test"))
+
+    /// The folder itself, or the only folder in it that holds train/ or test/.
+    let private rootOf (folder: string) =
+        let below () =
+            Directory.EnumerateDirectories folder |> Seq.filter isRoot |> List.ofSeq
+
+        match isRoot folder, (if isRoot folder then [] else below ()) with
+        | true, _
+        | _, [] -> folder
+        | _, [ root ] -> root
+        | _, roots ->
+            let text = roots |> names |> List.sort |> String.concat ", "
+            Errors.user $"{folder}: train/ or test/ occur in more than one folder in it ({text}); name one of them."
+
+    let private listFolder (folder: string) : Listing =
+        let root = rootOf folder
+
+        let classes =
+            [
+                for set in [ "train"; "test" ] do
+                    if Directory.Exists(Path.Combine(root, set)) then
+                        for name in names (Directory.EnumerateDirectories(Path.Combine(root, set))) do
+                            set, name
+            ]
+
+        {
+            Folders = classes
+            Items =
+                [
+                    for set, name in classes do
+                        for file in names (Directory.EnumerateFiles(Path.Combine(root, set, name))) do
+                            if isImage file then
+                                let path = Path.Combine(root, set, name, file)
+
+                                {
+                                    Name = $"{set}/{name}/{file}"
+                                    Set = set
+                                    Class = name
+                                    Bytes = fun () -> Errors.reading path (fun () -> File.ReadAllBytes path)
+                                }
+                ]
+        }
+
+    let private fingerprintOfFolder (folder: string) (listing: Listing) =
+        let root = rootOf folder
+        use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
+
+        let add (text: string) =
+            hash.AppendData(Encoding.UTF8.GetBytes(text + "\n"))
+
+        add (Path.GetFullPath root)
+
+        for name in
+            listing.Items
+            |> List.map _.Name
+            |> List.sortWith (fun a b -> String.CompareOrdinal(a, b)) do
+            let file = FileInfo(Path.Combine(root, name))
+            add $"{name} {file.Length} {file.LastWriteTimeUtc.Ticks}"
+
+        Convert.ToHexStringLower(hash.GetHashAndReset())
+
+    // Decoding
+
+    let private classesOf (path: string) (set: string) (listing: Listing) : string list =
+        let filled =
+            listing.Items
+            |> List.filter (fun item -> item.Set = set)
+            |> List.map _.Class
+            |> HashSet
+
+        let classes =
+            listing.Folders
+            |> List.filter (fun (s, _) -> s = set)
+            |> List.map snd
+            |> List.distinct
+            |> List.sortWith (fun a b -> String.CompareOrdinal(a, b))
+
+        if classes.IsEmpty then
+            Errors.user $"{path}: it has no class folders in {set}/; the layout is {layout}."
+
+        match classes |> List.tryFind (filled.Contains >> not) with
+        | Some name -> Errors.user $"{path}: the class folder {set}/{name} holds no image; the layout is {layout}."
+        | None -> classes
+
+    let private checkSameClasses (path: string) (train: string list) (test: string list) =
+        let lacking set having other =
+            match having |> List.filter (fun name -> not (List.contains name other)) with
+            | [] -> ()
+            | missing ->
+                let text = missing |> List.truncate 3 |> String.concat ", "
+                Errors.user $"{path}: {missing.Length} classes are missing in {set}/ ({text}); both need the same ones."
+
+        lacking "test" train test
+        lacking "train" test train
+
+    let private inOrder (path: string) (set: string) (listing: Listing) : Item[] =
+        let items =
+            listing.Items
+            |> List.filter (fun item -> item.Set = set)
+            |> Array.ofList
+            |> Array.sortWith (fun a b ->
+                match String.CompareOrdinal(a.Class, b.Class) with
+                | 0 -> String.CompareOrdinal(a.Name, b.Name)
+                | order -> order)
+
+        for a, b in Array.pairwise items do
+            if a.Name = b.Name then
+                Errors.user $"{path}: {a.Name} occurs twice; pack every image once."
+
+        items
+
+    /// Decodes in parallel into one tensor; the error, if any, is that of the first image that has one.
+    let private decode (path: string) (first: Item) (height: int) (width: int) (items: Item[]) : torch.Tensor =
+        let size = 3 * height * width
+
+        if int64 items.Length * int64 size > int64 Array.MaxLength then
+            Errors.user $"{path}: {items.Length} images of {width} x {height} pixels are more than 2 GiB; take fewer."
+
+        let images =
+            torch.empty ([| int64 items.Length; 3L; int64 height; int64 width |], dtype = torch.uint8)
+
+        let errors = Array.create<exn option> items.Length None
+
+        let one (i: int) =
+            try
+                let pixels = Images.decode $"{path}: {items[i].Name}" (items[i].Bytes())
+
+                if pixels.Height <> height || pixels.Width <> width then
+                    Errors.user
+                        $"{path}: {items[i].Name} has {pixels.Width} x {pixels.Height} pixels and {first.Name} has \
+                          {width} x {height}; all images must have one size."
+
+                pixels.Planes.CopyTo(images.bytes.Slice(i * size, size))
+            with error ->
+                errors[i] <- Some error
+
+        Parallel.For(0, items.Length, one) |> ignore
+
+        match Array.tryPick id errors with
+        | Some error -> raise error
+        | None -> images
+
+    let private assemble (path: string) (name: string) (fingerprint: string) (listing: Listing) : Dataset =
+        let train = classesOf path "train" listing
+        let test = classesOf path "test" listing
+        checkSameClasses path train test
+        let items = inOrder path "train" listing, inOrder path "test" listing
+        let first = (fst items)[0]
+        let pixels = Images.decode $"{path}: {first.Name}" (first.Bytes())
+        let indices = train |> List.mapi (fun i name -> name, i) |> dict
+
+        let labels (items: Item[]) =
+            items |> Array.map (fun item -> indices[item.Class])
+
+        let both = [ fst items; snd items ]
+
+        let tensors =
+            Scope.many (fun () -> both |> List.map (decode path first pixels.Height pixels.Width))
+
+        {
+            Name = name
+            Classes = Array.ofList train
+            Train =
+                {
+                    Images = tensors[0]
+                    Labels = labels (fst items)
+                }
+            Test =
+                {
+                    Images = tensors[1]
+                    Labels = labels (snd items)
+                }
+            Fingerprint = fingerprint
+        }
+
+    // The cache: a safetensors file with a checksum
+
+    /// Changes whenever the file's contents or the decoding do.
+    let private cacheFormat = "patchup-dataset-1"
+
+    let private digestOf (classes: string) (splits: Split list) =
+        use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
+        hash.AppendData(Encoding.UTF8.GetBytes classes)
+
+        for split in splits do
+            let shape = String.Join(",", split.Images.shape)
+            let labels = String.Join(",", split.Labels)
+            hash.AppendData(Encoding.UTF8.GetBytes $"\n{shape}\n{labels}\n")
+            hash.AppendData(Span.op_Implicit split.Images.bytes: ReadOnlySpan<byte>)
+
+        Convert.ToHexStringLower(hash.GetHashAndReset())
+
+    let private cachePath (folder: string) (fingerprint: string) =
+        Path.Combine(folder, fingerprint + ".safetensors")
+
+    /// Failures are no error: the next run decodes again.
+    let private store (folder: string) (dataset: Dataset) =
+        let classes = JsonSerializer.Serialize dataset.Classes
+
+        let metadata =
+            Map
+                [
+                    "format", cacheFormat
+                    "classes", classes
+                    "sha256", digestOf classes [ dataset.Train; dataset.Test ]
+                ]
+
+        let write () =
+            Directory.CreateDirectory folder |> ignore
+
+            Scope.value (fun () ->
+                [
+                    "train.images", dataset.Train.Images
+                    "train.labels", torch.tensor dataset.Train.Labels
+                    "test.images", dataset.Test.Images
+                    "test.labels", torch.tensor dataset.Test.Labels
+                ]
+                |> Safetensors.write (cachePath folder dataset.Fingerprint) metadata)
+
+        try
+            write ()
+        with
+        | UserError _
+        | :? IOException
+        | :? UnauthorizedAccessException
+        | :? NotSupportedException
+        | :? ArgumentException -> ()
+
+    /// None where there is no file, or it is damaged in any way.
+    let private fetch (folder: string) (name: string) (fingerprint: string) : Dataset option =
+        let open' () =
+            let file = Safetensors.read (cachePath folder fingerprint)
+            let tensors = dict file.Entries
+
+            let split set =
+                {
+                    Images = tensors[$"{set}.images"]
+                    Labels = tensors[$"{set}.labels"].data<int>().ToArray()
+                }
+
+            let classes = file.Metadata["classes"]
+            let train, test = split "train", split "test"
+
+            if
+                file.Metadata["format"] <> cacheFormat
+                || file.Metadata["sha256"] <> digestOf classes [ train; test ]
+            then
+                None
+            else
+                Some
+                    {
+                        Name = name
+                        Classes = JsonSerializer.Deserialize<string[]> classes
+                        Train = train
+                        Test = test
+                        Fingerprint = fingerprint
+                    }
+
+        use scope = torch.NewDisposeScope()
+
+        let found =
+            try
+                open' ()
+            with
+            | UserError _
+            | :? KeyNotFoundException
+            | :? ArgumentException
+            | :? JsonException -> None
+
+        found
+        |> Option.iter (fun dataset -> scope.MoveToOuter(dataset.Train.Images, dataset.Test.Images) |> ignore)
+
+        found
+
+    let private throughCache (cache: string option) (name: string) (fingerprint: string) (make: unit -> Dataset) =
+        match cache |> Option.bind (fun folder -> fetch folder name fingerprint) with
+        | Some dataset -> dataset
+        | None ->
+            let dataset = make ()
+            cache |> Option.iter (fun folder -> store folder dataset)
+            dataset
+
+    /// The folder `patchup` in the user's cache folder (XDG_CACHE_HOME, else .cache at home, or Windows' local
+    /// application data); None where the user has none.
+    let cacheFolder () : string option =
+        let folder kind =
+            Environment.GetFolderPath(kind, Environment.SpecialFolderOption.DoNotVerify)
+
+        let home = folder Environment.SpecialFolder.UserProfile
+
+        [
+            Environment.GetEnvironmentVariable "XDG_CACHE_HOME"
+            (if OperatingSystem.IsWindows() || String.IsNullOrEmpty home then
+                 ""
+             else
+                 Path.Combine(home, ".cache"))
+            folder Environment.SpecialFolder.LocalApplicationData
+        ]
+        |> List.tryFind (fun path -> not (String.IsNullOrEmpty path) && Path.IsPathRooted path)
+        |> Option.map (fun path -> Path.Combine(path, "patchup"))
+
+    // Opening
+
+    let private ofStream (cache: string option) (path: string) (name: string) (stream: Stream) : Dataset =
+        let fingerprint = Convert.ToHexStringLower(SHA256.HashData stream)
+        stream.Seek(0L, SeekOrigin.Begin) |> ignore
+        throughCache cache name fingerprint (fun () -> assemble path name fingerprint (listArchive path stream))
+
+    let private ofFolder (cache: string option) (path: string) : Dataset =
+        let listing = Errors.reading path (fun () -> listFolder path)
+        let fingerprint = Errors.reading path (fun () -> fingerprintOfFolder path listing)
+
+        let name =
+            Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath path))
+
+        throughCache cache name fingerprint (fun () -> assemble path name fingerprint listing)
+
+    let private nameOf (archive: string) =
+        let file = Path.GetFileName archive
+
+        [ ".tar.gz"; ".tgz"; ".tar" ]
+        |> List.tryFind (fun ending -> file.EndsWith(ending, StringComparison.OrdinalIgnoreCase))
+        |> Option.fold (fun (name: string) ending -> name.Substring(0, name.Length - ending.Length)) file
+
+    /// `read` with an explicit folder for decoded copies, or none.
+    let readWith (cache: string option) (path: string) : Dataset =
+        if Directory.Exists path then
+            ofFolder cache path
+        else
+            Errors.reading path (fun () ->
+                use stream = Errors.openRead path
+                ofStream cache path (nameOf path) stream)
+
+    /// Reads a `.tar.gz`, `.tgz` or `.tar` archive, or a folder, of train/CLASS/*.jpg and test/CLASS/*.jpg (or .jpeg,
+    /// .png), optionally below one top folder; other files and names that start with a dot are passed over. Classes and
+    /// files are sorted ordinally; all images have one size. Decoded copies are kept in the user's cache folder, where
+    /// it can be written. A UserError for whatever is wrong with the path or its contents.
+    let read (path: string) : Dataset = readWith (cacheFolder ()) path
+
+    let private resource = "cifar10-jpeg-6000.tar.gz"
+
+    /// `embedded` with an explicit folder for decoded copies, or none.
+    let embeddedWith (cache: string option) : Dataset =
+        use stream = typeof<Dataset>.Assembly.GetManifestResourceStream resource
+
+        if isNull stream then
+            invalidOp $"The assembly lacks its resource {resource}."
+
+        ofStream cache resource "CIFAR-10 (JPEG copy), 6,000 images" stream
+
+    /// The data set inside the program: 500 training and 100 test images of each class of CIFAR-10, JPEG-compressed
+    /// (see PROVENANCE.md); 32 x 32.
+    let embedded () : Dataset = embeddedWith (cacheFolder ())
+
+    // Parts
+
+    /// The first images of each class, as a data set of its own; a UserError where a class has fewer.
+    let take (perClassTrain: int) (perClassTest: int) (dataset: Dataset) : Dataset =
+        let check set perClass (split: Split) =
+            if perClass < 1 then
+                Errors.user $"{perClass} {set} images a class: at least 1 is needed."
+
+            for label, available in Array.countBy id split.Labels do
+                if available < perClass then
+                    Errors.user
+                        $"{perClass} {set} images a class: {dataset.Name} has {available} of class \
+                          {dataset.Classes[label]}; ask for {available} at most."
+
+        check "training" perClassTrain dataset.Train
+        check "test" perClassTest dataset.Test
+
+        { dataset with
+            Train = Split.firstOfEach perClassTrain dataset.Train
+            Test = Split.firstOfEach perClassTest dataset.Test
+        }
+
+    /// Frees the images.
+    let dispose (dataset: Dataset) : unit =
+        Split.dispose dataset.Train
+        Split.dispose dataset.Test

@@ -1,0 +1,143 @@
+namespace PatchUp.Repro
+
+open PatchUp.Functional
+open System
+open System.IO
+open System.Runtime.InteropServices
+open SkiaSharp
+open TorchSharp
+
+/// An RGB image of 8 bits a channel.
+type Pixels =
+    {
+        Height: int
+        Width: int
+        /// `[3,H,W]`, row-major: all red values, all green ones, all blue ones.
+        Planes: byte[]
+    }
+
+/// Pictures in and out: JPEG and PNG through Skia.
+[<RequireQualifiedAccess>]
+module Images =
+
+    /// Pixels, not bytes: what an image may have at most.
+    let private most = 1L <<< 26
+
+    let private planesOf (height: int) (width: int) (rgba: ReadOnlySpan<byte>) : Pixels =
+        let area = height * width
+        let planes = Array.zeroCreate<byte>(3 * area)
+
+        for i in 0 .. area - 1 do
+            planes[i] <- rgba[4 * i]
+            planes[area + i] <- rgba[4 * i + 1]
+            planes[2 * area + i] <- rgba[4 * i + 2]
+
+        {
+            Height = height
+            Width = width
+            Planes = planes
+        }
+
+    let private layout (alpha: SKAlphaType) (height: int) (width: int) =
+        SKImageInfo(width, height, SKColorType.Rgba8888, alpha)
+
+    /// Decodes the bytes of a JPEG or PNG file. Grey values become three equal channels; alpha is dropped. A UserError
+    /// that names the image where it is corrupt or cut short.
+    let decode (name: string) (bytes: byte[]) : Pixels =
+        let refuse what : 'a =
+            Errors.user $"{name}: {what}; replace or remove it."
+
+        use data = SKData.CreateCopy(ReadOnlySpan bytes)
+        use codec = SKCodec.Create data
+
+        if isNull codec then
+            refuse "not a JPEG or PNG image"
+
+        let height, width = codec.Info.Height, codec.Info.Width
+
+        if height <= 0 || width <= 0 || int64 height * int64 width > most then
+            refuse $"an image of {width} x {height} pixels is over the limit of {most} pixels"
+
+        use bitmap = new SKBitmap(layout SKAlphaType.Unpremul height width)
+
+        match codec.GetPixels(bitmap.Info, bitmap.GetPixels()) with
+        | SKCodecResult.Success -> planesOf height width (bitmap.GetPixelSpan())
+        | result -> refuse $"a corrupt image ({result})"
+
+    /// Reads and decodes a file.
+    let read (path: string) : Pixels =
+        Errors.reading path (fun () -> File.ReadAllBytes path) |> decode path
+
+    /// An opaque RGBA bitmap of the same size; the caller disposes it.
+    let toBitmap (pixels: Pixels) : SKBitmap =
+        let bitmap = new SKBitmap(layout SKAlphaType.Opaque pixels.Height pixels.Width)
+        let area = pixels.Height * pixels.Width
+        let rgba = Array.create (4 * area) 255uy
+
+        for i in 0 .. area - 1 do
+            rgba[4 * i] <- pixels.Planes[i]
+            rgba[4 * i + 1] <- pixels.Planes[area + i]
+            rgba[4 * i + 2] <- pixels.Planes[2 * area + i]
+
+        Marshal.Copy(rgba, 0, bitmap.GetPixels(), rgba.Length)
+        bitmap
+
+    /// The pixels of a bitmap of any colour type; alpha is dropped.
+    let ofBitmap (bitmap: SKBitmap) : Pixels =
+        use rgba = bitmap.Copy SKColorType.Rgba8888
+        planesOf bitmap.Height bitmap.Width (rgba.GetPixelSpan())
+
+    /// The image at another size, by Skia's best filter; the image itself where it has that size.
+    let resize (height: int) (width: int) (pixels: Pixels) : Pixels =
+        if height < 1 || width < 1 || int64 height * int64 width > most then
+            invalidArg (nameof height) $"An image cannot be resized to {width} x {height} pixels."
+
+        if pixels.Height = height && pixels.Width = width then
+            pixels
+        else
+            use source = toBitmap pixels
+
+            use resized =
+                source.Resize(layout SKAlphaType.Opaque height width, SKFilterQuality.High)
+
+            ofBitmap resized
+
+    /// The pixels as a float32 tensor `[3,H,W]` in [0,1].
+    let toTensor (pixels: Pixels) : torch.Tensor =
+        Scope.run (fun () ->
+            let size = [| 3L; int64 pixels.Height; int64 pixels.Width |]
+            torch.tensor(pixels.Planes, ReadOnlySpan size).``to``(torch.float32).div_(255.0.ToScalar()))
+
+    /// A floating-point tensor `[3,H,W]` in [0,1], rounded to 8 bits; what lies outside is clamped, NaN becomes black.
+    let ofTensor (image: torch.Tensor) : Pixels =
+        match image.shape with
+        | [| 3L; height; width |] ->
+            Scope.value (fun () ->
+                let bounded =
+                    image.detach().cpu().``to``(torch.float32).nan_to_num(0.0).clamp(0.0.ToScalar(), 1.0.ToScalar())
+
+                let bytes = (bounded * 255.0.ToScalar()).round().``to``(torch.uint8).contiguous()
+
+                {
+                    Height = int height
+                    Width = int width
+                    Planes = bytes.bytes.ToArray()
+                })
+        | shape ->
+            let text = String.Join(",", shape)
+            invalidArg (nameof image) $"An image is [3,H,W]; this is [{text}]."
+
+    /// A floating-point tensor `[3,H,W]` in [0,1] as a bitmap, which the caller disposes.
+    let bitmapOfTensor (image: torch.Tensor) : SKBitmap = toBitmap (ofTensor image)
+
+    /// A bitmap as a float32 tensor `[3,H,W]` in [0,1].
+    let tensorOfBitmap (bitmap: SKBitmap) : torch.Tensor = toTensor (ofBitmap bitmap)
+
+    /// Writes a bitmap as a PNG file: whole or not at all. A UserError where it cannot be written.
+    let writePng (path: string) (bitmap: SKBitmap) : unit =
+        use encoded = bitmap.Encode(SKEncodedImageFormat.Png, 100)
+
+        if isNull encoded then
+            invalidArg (nameof bitmap) "A bitmap without pixels cannot be encoded."
+
+        Errors.writing path encoded.SaveTo

@@ -1,0 +1,349 @@
+namespace PatchUp.Repro
+
+open PatchUp.Functional
+open System
+open System.Buffers
+open System.Buffers.Binary
+open System.Collections.Generic
+open System.IO
+open System.Text.Json
+open TorchSharp
+
+/// The contents of a safetensors file.
+[<NoEquality; NoComparison>]
+type Tensors =
+    {
+        /// In the order of the file's data.
+        Entries: (string * torch.Tensor) list
+        Metadata: Map<string, string>
+    }
+
+/// The safetensors format: an 8-byte little-endian header length, a JSON header, and the tensors' bytes without gaps.
+[<RequireQualifiedAccess>]
+module Safetensors =
+
+    /// Format name, TorchSharp type and bytes of an element.
+    let private types =
+        [
+            "F64", torch.float64, 8L
+            "I64", torch.int64, 8L
+            "F32", torch.float32, 4L
+            "I32", torch.int32, 4L
+            "F16", torch.float16, 2L
+            "BF16", torch.bfloat16, 2L
+            "U8", torch.uint8, 1L
+            "BOOL", torch.bool, 1L
+        ]
+
+    let private typeNames =
+        types |> List.map (fun (name, _, _) -> name) |> String.concat ", "
+
+    /// The format's own limit, in bytes.
+    let private longestHeader = 100_000_000L
+
+    /// The header's key for the map of strings.
+    let private metadataKey = "__metadata__"
+
+    let private buffer = 1 <<< 20
+
+    // Writing
+
+    let private typeOf (name: string) (tensor: torch.Tensor) =
+        match types |> List.tryFind (fun (_, dtype, _) -> dtype = tensor.dtype) with
+        | Some(text, _, size) -> text, size
+        | None ->
+            invalidArg (nameof tensor) $"The tensor '{name}' is {tensor.dtype}; safetensors here holds {typeNames}."
+
+    /// Wider elements first, so that every tensor is aligned, then by name.
+    let private inOrder (tensors: (string * torch.Tensor) list) =
+        let compare (a: string * torch.Tensor) (b: string * torch.Tensor) =
+            match Operators.compare (snd (typeOf (fst b) (snd b))) (snd (typeOf (fst a) (snd a))) with
+            | 0 -> String.CompareOrdinal(fst a, fst b)
+            | order -> order
+
+        List.sortWith compare tensors
+
+    let private headerOf (metadata: Map<string, string>) (tensors: (string * torch.Tensor) list) =
+        let bytes = ArrayBufferWriter<byte>()
+        use json = new Utf8JsonWriter(bytes)
+        json.WriteStartObject()
+
+        if not metadata.IsEmpty then
+            json.WriteStartObject metadataKey
+
+            for KeyValue(key, value) in metadata do
+                json.WriteString(key, value)
+
+            json.WriteEndObject()
+
+        let mutable start = 0L
+
+        for name, tensor in tensors do
+            let text, size = typeOf name tensor
+            let finish = start + tensor.NumberOfElements * size
+            json.WriteStartObject name
+            json.WriteString("dtype", text)
+            json.WriteStartArray "shape"
+
+            for length in tensor.shape do
+                json.WriteNumberValue length
+
+            json.WriteEndArray()
+            json.WriteStartArray "data_offsets"
+            json.WriteNumberValue start
+            json.WriteNumberValue finish
+            json.WriteEndArray()
+            json.WriteEndObject()
+            start <- finish
+
+        json.WriteEndObject()
+        json.Flush()
+        bytes.WrittenSpan.ToArray()
+
+    /// Writes named tensors of any shape, and the map of strings, to a file: whole or not at all. Equal contents give
+    /// equal bytes. The names are distinct and not `__metadata__`, the types those of the format (else an
+    /// ArgumentException); a UserError where the file cannot be written.
+    let write (path: string) (metadata: Map<string, string>) (tensors: (string * torch.Tensor) list) : unit =
+        let names = tensors |> List.map fst
+
+        if
+            List.contains metadataKey names
+            || List.length (List.distinct names) <> names.Length
+        then
+            invalidArg (nameof tensors) $"The tensors' names must be distinct, and none of them '{metadataKey}'."
+
+        let tensors = inOrder tensors
+        let header = headerOf metadata tensors
+        let padded = (header.Length + 7) / 8 * 8
+
+        Errors.writing path (fun stream ->
+            let length = Array.zeroCreate<byte> 8
+            BinaryPrimitives.WriteInt64LittleEndian(length, int64 padded)
+            stream.Write(ReadOnlySpan length)
+            stream.Write(ReadOnlySpan header)
+            stream.Write(ReadOnlySpan(Array.create (padded - header.Length) (byte ' ')))
+
+            for _, tensor in tensors do
+                Scope.value (fun () ->
+                    if tensor.NumberOfElements > 0L then
+                        tensor.detach().cpu().contiguous().WriteBytesToStream(stream, buffer)))
+
+    // Reading
+
+    /// One tensor as the header describes it; `Start` and `Finish` count from the end of the header.
+    type private Entry =
+        {
+            Name: string
+            Type: torch.ScalarType
+            Shape: int64[]
+            Start: int64
+            Finish: int64
+        }
+
+    let private damaged (path: string) (what: string) : 'a =
+        Errors.user $"{path}: not a sound safetensors file: {what}; write it again or use another copy."
+
+    let private wholeNumbers (refuse: string -> unit) (what: string) (element: JsonElement) : int64[] =
+        if element.ValueKind <> JsonValueKind.Array then
+            refuse $"{what} is no list"
+
+        [|
+            for item in element.EnumerateArray() do
+                match item.ValueKind = JsonValueKind.Number, item.TryGetInt64() with
+                | true, (true, value) when value >= 0L -> value
+                | _ -> refuse $"{what} holds something that is no whole number from 0 up"
+        |]
+
+    let private entryOf (path: string) (available: int64) (name: string) (element: JsonElement) : Entry =
+        let refuse what : 'a = damaged path $"tensor '{name}': {what}"
+
+        if element.ValueKind <> JsonValueKind.Object then
+            refuse "its description is no object"
+
+        let field (key: string) =
+            match element.TryGetProperty key with
+            | true, value -> value
+            | _ -> refuse $"it has no {key}"
+
+        let text = field "dtype"
+
+        let dtype, size =
+            match
+                types
+                |> List.tryFind (fun (known, _, _) ->
+                    text.ValueKind = JsonValueKind.String && text.ValueEquals(known: string))
+            with
+            | Some(_, dtype, size) -> dtype, size
+            | None -> refuse $"dtype {text.GetRawText()} is not among {typeNames}"
+
+        let shape = wholeNumbers refuse "its shape" (field "shape")
+
+        if shape.Length > 64 then
+            refuse $"it has {shape.Length} dimensions (64 at most)"
+
+        // Lengths of zero count as one, so that no stride can overflow either.
+        let elements =
+            try
+                shape
+                |> Array.fold (fun product length -> Checked.(*) product (max length 1L)) size
+                |> ignore
+
+                Array.fold (*) 1L shape
+            with :? OverflowException ->
+                refuse "its shape is too large"
+
+        match wholeNumbers refuse "its data_offsets" (field "data_offsets") with
+        | [| start; finish |] when start <= finish && finish <= available ->
+            if elements * size <> finish - start then
+                refuse $"{finish - start} bytes of data do not fill its shape of {elements} elements"
+
+            {
+                Name = name
+                Type = dtype
+                Shape = shape
+                Start = start
+                Finish = finish
+            }
+        | _ -> refuse $"its data_offsets do not lie within the {available} bytes of data"
+
+    let private metadataOf (path: string) (element: JsonElement) : Map<string, string> =
+        if element.ValueKind <> JsonValueKind.Object then
+            damaged path $"{metadataKey} is no object"
+
+        Map
+            [
+                for item in element.EnumerateObject() do
+                    if item.Value.ValueKind <> JsonValueKind.String then
+                        damaged path $"{metadataKey} holds something other than strings"
+
+                    item.Name, item.Value.GetString()
+            ]
+
+    let private parse (path: string) (available: int64) (header: byte[]) : Entry list * Map<string, string> =
+        try
+            use document =
+                JsonDocument.Parse(ReadOnlyMemory header, JsonDocumentOptions(AllowDuplicateProperties = false))
+
+            if document.RootElement.ValueKind <> JsonValueKind.Object then
+                damaged path "its header is no object"
+
+            let metadata =
+                match document.RootElement.TryGetProperty metadataKey with
+                | true, element -> metadataOf path element
+                | _ -> Map.empty
+
+            let entries =
+                [
+                    for item in document.RootElement.EnumerateObject() do
+                        if item.Name <> metadataKey then
+                            entryOf path available item.Name item.Value
+                ]
+                |> List.sortBy (fun entry -> entry.Start, entry.Finish)
+
+            entries, metadata
+        with
+        | :? JsonException
+        | :? InvalidOperationException -> damaged path "its header is not JSON in UTF-8"
+
+    /// The tensors follow one another without gap or overlap, and fill the file.
+    let private checkCover (path: string) (available: int64) (entries: Entry list) =
+        let reached =
+            (0L, entries)
+            ||> List.fold (fun reached entry ->
+                if entry.Start <> reached then
+                    damaged path $"tensor '{entry.Name}' starts at byte {entry.Start} of the data, not at {reached}"
+
+                entry.Finish)
+
+        if reached <> available then
+            damaged path $"its tensors take {reached} bytes of data, and it has {available}"
+
+    let private readEntry (path: string) (stream: Stream) (entry: Entry) =
+        let tensor = torch.empty (entry.Shape, dtype = entry.Type)
+
+        if entry.Finish > entry.Start then
+            tensor.ReadBytesFromStream(stream, buffer)
+
+        if
+            entry.Type = torch.bool
+            && MemoryExtensions.ContainsAnyExcept(Span.op_Implicit tensor.bytes, 0uy, 1uy)
+        then
+            damaged path $"tensor '{entry.Name}' is BOOL and holds bytes other than 0 and 1"
+
+        tensor
+
+    /// Reads a file of F64, I64, F32, I32, F16, BF16, U8 or BOOL tensors to the CPU. Nothing is allocated before the
+    /// header has been checked against the file's size. A UserError for a file that is missing, cut short or unsound.
+    let read (path: string) : Tensors =
+        Errors.reading path (fun () ->
+            use stream = Errors.openRead path
+            let size = stream.Length
+
+            if size < 8L then
+                damaged path $"it has {size} bytes, less than a header"
+
+            let start = Array.zeroCreate<byte> 8
+            stream.ReadExactly start
+            let length = BinaryPrimitives.ReadUInt64LittleEndian start
+
+            if length > uint64 (size - 8L) then
+                damaged path $"its header of {length} bytes is longer than the file of {size}"
+
+            if length > uint64 longestHeader then
+                damaged path $"its header of {length} bytes is over the format's limit of {longestHeader}"
+
+            let header = Array.zeroCreate<byte>(int length)
+            stream.ReadExactly header
+            let available = size - 8L - int64 length
+            let entries, metadata = parse path available header
+            checkCover path available entries
+
+            let tensors = Scope.many (fun () -> entries |> List.map (readEntry path stream))
+
+            {
+                Entries = List.zip (entries |> List.map _.Name) tensors
+                Metadata = metadata
+            })
+
+    let private listed (names: string list) =
+        let shown = names |> List.truncate 3 |> String.concat ", "
+
+        if names.Length > 3 then
+            $"{shown} and {names.Length - 3} more"
+        else
+            shown
+
+    /// Copies a file's tensors into tensors of the same names, shapes and types, such as a module's parameters and
+    /// buffers, and gives the file's map of strings. A UserError, before anything is changed, where they do not match.
+    let load (path: string) (targets: (string * torch.Tensor) list) : Map<string, string> =
+        Scope.value (fun () ->
+            let stored = read path
+            let sources = dict stored.Entries
+            let wanted = HashSet(List.map fst targets)
+            let missing = targets |> List.map fst |> List.filter (sources.ContainsKey >> not)
+
+            let unexpected =
+                stored.Entries |> List.map fst |> List.filter (wanted.Contains >> not)
+
+            if not missing.IsEmpty then
+                Errors.user $"{path}: it lacks {listed missing}; it was written for another model."
+
+            if not unexpected.IsEmpty then
+                Errors.user $"{path}: it has {listed unexpected}, unknown here; it was written for another model."
+
+            let describe (tensor: torch.Tensor) =
+                let shape = String.Join(",", tensor.shape)
+                $"{tensor.dtype} [{shape}]"
+
+            for name, target in targets do
+                let source = describe sources[name]
+
+                if source <> describe target then
+                    Errors.user $"{path}: {name} is {source}, not {describe target}; it was written for another model."
+
+            use _ = torch.no_grad ()
+
+            for name, target in targets do
+                target.copy_ sources[name] |> ignore
+
+            stored.Metadata)
