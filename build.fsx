@@ -55,12 +55,10 @@ type Restored = Restored
 
 /// The assemblies that the solution was built into.
 type Built =
-    {
-        Program: string
-        Tests: string
-        CSharpTests: string
-        Benchmarks: string
-    }
+    { Program: string
+      Tests: string
+      CSharpTests: string
+      Benchmarks: string }
 
 let restoreTools () =
     dotnet [ "tool"; "restore" ]
@@ -68,21 +66,17 @@ let restoreTools () =
 
 /// Name and version of each package in paket.lock.
 let lockedPackages () =
-    [
-        for line in File.ReadLines(path "paket.lock") do
-            let package = Regex.Match(line, @"^    (\S+) \((\S+)\)")
+    [ for line in File.ReadLines(path "paket.lock") do
+          let package = Regex.Match(line, @"^    (\S+) \((\S+)\)")
 
-            if package.Success then
-                package.Groups[1].Value, package.Groups[2].Value
-    ]
+          if package.Success then
+              package.Groups[1].Value, package.Groups[2].Value ]
 
 /// Paket's source is the package cache, so NuGet first puts there what is missing.
 let download packages =
     let items =
-        [
-            for name, version in packages ->
-                XElement("PackageDownload", XAttribute("Include", name), XAttribute("Version", $"[{version}]"))
-        ]
+        [ for name, version in packages ->
+              XElement("PackageDownload", XAttribute("Include", name), XAttribute("Version", $"[{version}]")) ]
 
     let project = path "obj/download/download.proj"
     emptyFolder (Path.GetDirectoryName project)
@@ -110,12 +104,10 @@ let build Restored =
     let output project assembly =
         path $"{project}/bin/Release/net10.0/{assembly}.dll"
 
-    {
-        Program = output "paper-repro" "patchup"
-        Tests = output "tests/PatchUp.Functional.Tests" "PatchUp.Functional.Tests"
-        CSharpTests = output "tests/PatchUp.Functional.CSharp.Tests" "PatchUp.Functional.CSharp.Tests"
-        Benchmarks = output "tests/PatchUp.Benchmarks" "PatchUp.Benchmarks"
-    }
+    { Program = output "paper-repro" "patchup"
+      Tests = output "tests/PatchUp.Functional.Tests" "PatchUp.Functional.Tests"
+      CSharpTests = output "tests/PatchUp.Functional.CSharp.Tests" "PatchUp.Functional.CSharp.Tests"
+      Benchmarks = output "tests/PatchUp.Benchmarks" "PatchUp.Benchmarks" }
 
 // Formatting
 
@@ -129,18 +121,14 @@ let checkFormat Tools =
 // Tests
 
 type Tally =
-    {
-        Passed: int
-        Failed: int
-        Skipped: int
-    }
+    { Passed: int
+      Failed: int
+      Skipped: int }
 
     static member (+)(a, b) =
-        {
-            Passed = a.Passed + b.Passed
-            Failed = a.Failed + b.Failed
-            Skipped = a.Skipped + b.Skipped
-        }
+        { Passed = a.Passed + b.Passed
+          Failed = a.Failed + b.Failed
+          Skipped = a.Skipped + b.Skipped }
 
 let nothing = { Passed = 0; Failed = 0; Skipped = 0 }
 
@@ -152,11 +140,9 @@ let readNUnit (report: XElement) =
     let failed = number "failures" report + number "errors" report
     let skipped = number "ignored" report
 
-    {
-        Passed = number "total" report - failed - skipped
-        Failed = failed
-        Skipped = skipped
-    }
+    { Passed = number "total" report - failed - skipped
+      Failed = failed
+      Skipped = skipped }
 
 /// Counts in the XML that `dotnet test` writes.
 let readTrx (report: XElement) =
@@ -166,11 +152,9 @@ let readTrx (report: XElement) =
 
     let executed, passed = number "executed" counters, number "passed" counters
 
-    {
-        Passed = passed
-        Failed = executed - passed
-        Skipped = number "total" counters - executed
-    }
+    { Passed = passed
+      Failed = executed - passed
+      Skipped = number "total" counters - executed }
 
 /// Runs one suite and counts its results. One that crashed or ran nothing counts as a failure, whatever its report says.
 let runSuite arguments report read =
@@ -178,7 +162,7 @@ let runSuite arguments report read =
 
     let tally =
         try
-            read (XElement.Load(uri = report))
+            read (XElement.Parse(File.ReadAllText report))
         with
         | :? IOException
         | :? XmlException -> nothing
@@ -220,7 +204,9 @@ let summarise tally =
 
 // Programs and packages
 
-let demo built = dotnet [ built.Program; "demo" ]
+/// The program's comparison with its defaults.
+let demo built =
+    dotnet [ built.Program; "compare"; "--out"; "results/demo" ]
 
 let bench options built = dotnet (built.Benchmarks :: options)
 
@@ -236,7 +222,7 @@ let pack (_: Built) =
 let usage =
     """Usage: dotnet fsi build.fsx <target>
 
-  demo             builds, then runs the demonstration; it writes to results/demo
+  demo             builds, then compares the methods on the embedded images; it writes to results/demo
   test             builds, then runs every test
   check            checks the formatting, and that everything builds without a warning
   format           formats the F# sources

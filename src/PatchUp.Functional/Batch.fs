@@ -48,12 +48,14 @@ module Targets =
 
     /// Class indices 0 .. classes - 1 as one-hot rows `[N,K]` in float32 on the device; an ArgumentException for an index outside.
     let ofIndices (device: torch.Device) (classes: int) (labels: int[]) : Targets =
-        let rows = Array.zeroCreate<float32> (labels.Length * classes)
+        let rows = Array.zeroCreate<float32>(labels.Length * classes)
 
         labels
         |> Array.iteri (fun i label ->
             if label < 0 || label >= classes then
-                invalidArg (nameof labels) $"The label {label} of sample {i} is outside the {classes} classes 0 .. {classes - 1}."
+                invalidArg
+                    (nameof labels)
+                    $"The label {label} of sample {i} is outside the {classes} classes 0 .. {classes - 1}."
 
             rows[i * classes + label] <- 1.0f)
 
@@ -72,7 +74,11 @@ module Targets =
         match targets.Mixed, tensors with
         | Some mixed, [ soft; own; altered ] ->
             { Soft = soft
-              Mixed = Some { mixed with Own = own; Altered = altered } }
+              Mixed =
+                Some
+                    { mixed with
+                        Own = own
+                        Altered = altered } }
         | _ ->
             { Soft = List.head tensors
               Mixed = None }
@@ -86,8 +92,7 @@ module Targets =
 
         let smoothed =
             Scope.many (fun () ->
-                [ for rows in tensors targets ->
-                      rows * (1.0 - amount).ToScalar() + (amount / classes).ToScalar() ])
+                [ for rows in tensors targets -> rows * (1.0 - amount).ToScalar() + (amount / classes).ToScalar() ])
 
         withTensors smoothed targets
 
@@ -98,7 +103,10 @@ module Batch =
     let create (features: torch.Tensor) (targets: Targets) : Batch =
         if features.dim () < 2L || features.shape[0] <> targets.Soft.shape[0] then
             let shape = String.Join(",", features.shape)
-            invalidArg (nameof features) $"Features [{shape}] do not go with targets of {targets.Soft.shape[0]} samples."
+
+            invalidArg
+                (nameof features)
+                $"Features [{shape}] do not go with targets of {targets.Soft.shape[0]} samples."
 
         { Features = features
           Targets = targets }
@@ -108,9 +116,18 @@ module Batch =
         let size axis = int features.shape[axis]
 
         match features.dim () with
-        | 2L -> { Channels = size 1; Height = 1; Width = 1 }
-        | 3L -> { Channels = size 1; Height = 1; Width = size 2 }
-        | 4L -> { Channels = size 1; Height = size 2; Width = size 3 }
+        | 2L ->
+            { Channels = size 1
+              Height = 1
+              Width = 1 }
+        | 3L ->
+            { Channels = size 1
+              Height = 1
+              Width = size 2 }
+        | 4L ->
+            { Channels = size 1
+              Height = size 2
+              Width = size 3 }
         | rank -> invalidArg (nameof features) $"Features have rank {rank}; [N,C], [N,C,L] and [N,C,H,W] can be mixed."
 
     /// Every tensor of the batch.

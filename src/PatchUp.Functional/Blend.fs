@@ -22,7 +22,8 @@ module Blend =
             | 2L -> [| samples; channels |]
             | 3L -> [| samples; channels; width |]
             | 4L -> [| samples; channels; height; width |]
-            | rank -> invalidArg (nameof features) $"Features have rank {rank}; [N,C], [N,C,L] and [N,C,H,W] can be mixed."
+            | rank ->
+                invalidArg (nameof features) $"Features have rank {rank}; [N,C], [N,C,L] and [N,C,H,W] can be mixed."
 
         Array.map int64 size
 
@@ -32,10 +33,10 @@ module Blend =
     /// lerp in the features' own precision, but for half precision in float32 with one rounding at the end.
     let private lerp (weights: torch.Tensor) (a: torch.Tensor) (b: torch.Tensor) =
         if isHalf a then
-            let wide (t: torch.Tensor) = t.``to``(torch.float32)
+            let wide (t: torch.Tensor) = t.``to`` (torch.float32)
             torch.lerp(wide a, wide b, wide weights).``to``(a.dtype)
         else
-            torch.lerp (a, b, weights.``to``(a.dtype))
+            torch.lerp (a, b, weights.``to`` (a.dtype))
 
     /// lerp strictly between, and the bits of one side at 0 and 1.
     let private move (ends: bool) (inner: bool) (weights: torch.Tensor) (a: torch.Tensor) (b: torch.Tensor) =
@@ -57,7 +58,7 @@ module Blend =
             b
         else
             let size = lineUp a weights.Length 1 1 1
-            let weights' = torch.tensor(weights, ReadOnlySpan size, device = a.device)
+            let weights' = torch.tensor (weights, ReadOnlySpan size, device = a.device)
             move (Array.exists isEnd weights) (not (Array.forall isEnd weights)) weights' a b
 
     /// Moves features `a` towards `b` of the same shape and type, `[N,C]`, `[N,C,L]` or `[N,C,H,W]`: w = 0 gives the bits of `a`, w = 1 the bits of `b`, with `a + w (b - a)` between (equations 3 to 5).
@@ -75,5 +76,8 @@ module Blend =
                 torch.where (keep, a, toward weight.Toward a b)
             | Soft own ->
                 let own = torch.tensor (own, ReadOnlySpan size, device = a.device)
-                let toward = torch.tensor (weight.Toward, ReadOnlySpan(lineUp a weight.Toward.Length 1 1 1), device = a.device)
+
+                let toward =
+                    torch.tensor (weight.Toward, ReadOnlySpan(lineUp a weight.Toward.Length 1 1 1), device = a.device)
+
                 move true true (toward - own * toward) a b)

@@ -57,7 +57,10 @@ module Catalogue =
 
     /// Blanks blocks and rescales what is left.
     let dropBlock calibration size fraction sites =
-        perSample (blocksBy calibration size fraction) |> blank |> rescale Batch |> atAll sites
+        perSample (blocksBy calibration size fraction)
+        |> blank
+        |> rescale Batch
+        |> atAll sites
 
     /// Blanks units (of `cells` or `channels`) and rescales by their probability.
     let dropout units =
@@ -71,8 +74,11 @@ module Catalogue =
               Loss = loss
               Paper = paper }
 
-        let method' name paper regularizer = entry name CrossEntropy paper regularizer
-        let authors name regularizer = entry (name + "-2020") BceOnSoftmax $"{name} as in the PatchUp authors' code" regularizer
+        let method' name paper regularizer =
+            entry name CrossEntropy paper regularizer
+
+        let authors name regularizer =
+            entry (name + "-2020") BceOnSoftmax $"{name} as in the PatchUp authors' code" regularizer
 
         [ identity |> method' "none" "no mixing"
           mixup 1 |> method' "mixup" "Zhang et al. 2018"

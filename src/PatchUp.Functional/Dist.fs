@@ -118,7 +118,8 @@ module Dist =
             let d = 1.0 / guard (1.0 - (a + b) * x / (a + 1.0))
             converge (struct (1.0, d, d)) 1.0
 
-        let front = exp (lnGamma (a + b) - lnGamma a - lnGamma b + a * log x + b * log (1.0 - x))
+        let front =
+            exp (lnGamma (a + b) - lnGamma a - lnGamma b + a * log x + b * log (1.0 - x))
 
         if x < (a + 1.0) / (a + b + 2.0) then
             front * fraction a b x / a

@@ -41,13 +41,14 @@ module Loss =
 
         Scope.run (fun () ->
             match loss with
-            | CrossEntropy -> (targets * torch.nn.functional.log_softmax (logits, 1L)).sum(1L).neg ()
+            | CrossEntropy -> (targets * torch.nn.functional.log_softmax (logits, 1L)).sum(1L).neg()
             | BceOnSoftmax ->
                 torch.nn.functional
                     .binary_cross_entropy(softmax (), targets, reduction = torch.nn.Reduction.None)
-                    .mean ([| 1L |])
-            | Brier -> (softmax () - targets).square().sum (1L)
-            | Smoothed(amount, loss) -> perSample loss logits (Targets.smooth amount { Soft = targets; Mixed = None }).Soft
+                    .mean([| 1L |])
+            | Brier -> (softmax () - targets).square().sum(1L)
+            | Smoothed(amount, loss) ->
+                perSample loss logits (Targets.smooth amount { Soft = targets; Mixed = None }).Soft
             | CustomLoss custom -> custom.PerSample logits targets)
 
     /// The batch's loss, a scalar: for a mixed batch the weighted terms of equation (6), each sample's own p_u weighing its own losses,
@@ -59,17 +60,22 @@ module Loss =
 
         Scope.run (fun () ->
             let logits =
-                if logits.dtype = torch.float64 then logits else logits.``to``(torch.float32)
+                if logits.dtype = torch.float64 then
+                    logits
+                else
+                    logits.``to`` (torch.float32)
 
-            let at (rows: torch.Tensor) = perSample loss logits (rows.``to``(logits.dtype))
+            let at (rows: torch.Tensor) =
+                perSample loss logits (rows.``to`` (logits.dtype))
 
             match targets.Mixed with
-            | None -> (at targets.Soft).mean ()
+            | None -> (at targets.Soft).mean()
             | Some mixed ->
-                let unchanged = torch.tensor(mixed.Unchanged, device = logits.device).``to``(logits.dtype)
+                let unchanged =
+                    torch.tensor(mixed.Unchanged, device = logits.device).``to``(logits.dtype)
 
                 let firstTerm () =
-                    (unchanged * at mixed.Own + ((1.0).ToScalar() - unchanged) * at mixed.Altered).mean ()
+                    (unchanged * at mixed.Own + ((1.0).ToScalar() - unchanged) * at mixed.Altered).mean()
 
                 let weighted (weight: float) (term: unit -> torch.Tensor) =
                     if weight = 0.0 then None
@@ -77,6 +83,6 @@ module Loss =
                     else Some(term () * weight.ToScalar())
 
                 [ weighted mixed.Objective.First firstTerm
-                  weighted mixed.Objective.Second (fun () -> (at targets.Soft).mean ()) ]
+                  weighted mixed.Objective.Second (fun () -> (at targets.Soft).mean()) ]
                 |> List.choose id
                 |> List.reduce (+))

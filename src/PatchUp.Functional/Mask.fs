@@ -75,7 +75,9 @@ module Mask =
 
         Array.init mask.Samples (fun n ->
             match mask.Values with
-            | Hard bits -> float (MemoryExtensions.Count(ReadOnlySpan(bits, n * size, size), true)) / float size
+            | Hard bits ->
+                float (MemoryExtensions.Count(ReadOnlySpan(bits, n * size, size), true))
+                / float size
             | Soft values ->
                 let mutable sum = 0.0
 

@@ -93,15 +93,27 @@ module Notation =
         | At(Number k) -> $"at {k}"
         | At(Name name) -> $"after \"{name}\""
         | AnyOf places ->
-            (if List.exists isNumber places then "atAny " else "afterAny ") + list show places
+            (if List.exists isNumber places then
+                 "atAny "
+             else
+                 "afterAny ")
+            + list show places
         | AllOf places ->
-            (if List.exists isNumber places then "atAll " else "afterAll ") + list show places
+            (if List.exists isNumber places then
+                 "atAll "
+             else
+                 "afterAll ")
+            + list show places
 
     let private objective (objective: Objective) =
-        if objective = Objective.reweighted then None
-        elif objective = Objective.twoTerm then Some "twoTerm"
-        elif objective = Objective.first then Some "first"
-        else Some $"terms {number objective.First} {number objective.Second}"
+        if objective = Objective.reweighted then
+            None
+        elif objective = Objective.twoTerm then
+            Some "twoTerm"
+        elif objective = Objective.first then
+            Some "first"
+        else
+            Some $"terms {number objective.First} {number objective.Second}"
 
     let private step (step: Step) =
         [ Some(showRegion step.Region)
@@ -147,7 +159,10 @@ module Notation =
         match common regularizer, regularizer with
         | Some shared, _ ->
             let bare =
-                regularizer |> Regularizer.map (fun step -> { step with Objective = Objective.reweighted })
+                regularizer
+                |> Regularizer.map (fun step ->
+                    { step with
+                        Objective = Objective.reweighted })
 
             match bare with
             // The objective stands before the probability, as one would write it.
@@ -198,10 +213,15 @@ module Notation =
         let isNumberPart start i =
             Char.IsAsciiLetterOrDigit text[i]
             || text[i] = '.'
-            || ((text[i] = '-' || text[i] = '+') && i > start && Char.ToLowerInvariant text[i - 1] = 'e')
+            || ((text[i] = '-' || text[i] = '+')
+                && i > start
+                && Char.ToLowerInvariant text[i - 1] = 'e')
 
         let rec run isPart i =
-            if i < text.Length && isPart i then run isPart (i + 1) else i
+            if i < text.Length && isPart i then
+                run isPart (i + 1)
+            else
+                i
 
         // The token that begins at i, and where it ends.
         let token i : struct (Token * int) =
@@ -220,7 +240,10 @@ module Notation =
                 | -1 -> fault i "a name that begins with a quotation mark must end with one"
                 | until -> struct (Quoted text[i + 1 .. until - 1], until + 1)
             else
-                match symbols |> List.tryFind (fun s -> String.CompareOrdinal(text, i, s, 0, s.Length) = 0) with
+                match
+                    symbols
+                    |> List.tryFind (fun s -> String.CompareOrdinal(text, i, s, 0, s.Length) = 0)
+                with
                 | Some symbol -> struct (Symbol symbol, i + symbol.Length)
                 | None -> fault i $"'{text[i]}' has no meaning here"
 
@@ -284,7 +307,15 @@ module Notation =
         [ "perSample", PerSample; "perChannel", PerChannel; "shared", Shared ]
 
     let private openers =
-        [ "nowhere"; "everywhere"; "cells"; "blocks"; "rect"; "channels"; "oneOf"; "sequence"; "identity" ]
+        [ "nowhere"
+          "everywhere"
+          "cells"
+          "blocks"
+          "rect"
+          "channels"
+          "oneOf"
+          "sequence"
+          "identity" ]
         @ List.map fst granularities
 
     let private modifiers =
@@ -346,7 +377,10 @@ module Notation =
         let oneOfWords what (choices: (string * 'v) list) : 'v =
             match peek () with
             | Word word ->
-                match choices |> List.tryFind (fun (name, _) -> String.Equals(name, word, StringComparison.OrdinalIgnoreCase)) with
+                match
+                    choices
+                    |> List.tryFind (fun (name, _) -> String.Equals(name, word, StringComparison.OrdinalIgnoreCase))
+                with
                 | Some(_, value) ->
                     advance ()
                     value
@@ -440,7 +474,9 @@ module Notation =
         and operands depth : Value =
             let first = position ()
             let mutable value = unary depth
-            let isOperator () = peek () = Symbol "&&&" || peek () = Symbol "|||"
+
+            let isOperator () =
+                peek () = Symbol "&&&" || peek () = Symbol "|||"
 
             while isOperator () do
                 let combine = if peek () = Symbol "&&&" then And else Or
@@ -477,7 +513,9 @@ module Notation =
             | _ -> expected "a region, a method, oneOf, sequence or identity"
 
         and opener depth at word : Value =
-            let known = openers |> List.tryFind (fun w -> String.Equals(w, word, StringComparison.OrdinalIgnoreCase))
+            let known =
+                openers
+                |> List.tryFind (fun w -> String.Equals(w, word, StringComparison.OrdinalIgnoreCase))
 
             match known with
             | Some word ->
@@ -528,7 +566,9 @@ module Notation =
                     advance ()
 
                     let arguments =
-                        [ while (match peek () with Num _ -> true | _ -> false) do
+                        [ while (match peek () with
+                                 | Num _ -> true
+                                 | _ -> false) do
                               float' "an argument" ]
 
                     RegionValue(checking at (fun () -> make arguments))
@@ -541,15 +581,19 @@ module Notation =
 
         and modifier depth value : Value =
             let at = position ()
-            let regularizer change = RegularizerValue(checking at (fun () -> change (asRegularizer value)))
+
+            let regularizer change =
+                RegularizerValue(checking at (fun () -> change (asRegularizer value)))
 
             let onRegion make =
                 match value with
                 | RegionValue region -> make region
-                | RegularizerValue _ -> fault at $"{describe (peek ())} follows a region, and before it stands a whole regularizer"
+                | RegularizerValue _ ->
+                    fault at $"{describe (peek ())} follows a region, and before it stands a whole regularizer"
 
             let rename word =
-                modifiers |> List.tryFind (fun w -> String.Equals(w, word, StringComparison.OrdinalIgnoreCase))
+                modifiers
+                |> List.tryFind (fun w -> String.Equals(w, word, StringComparison.OrdinalIgnoreCase))
 
             match peek () with
             | Word word ->

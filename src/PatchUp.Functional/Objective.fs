@@ -24,7 +24,9 @@ module Objective =
         let isWeight w = Double.IsFinite w && w >= 0.0
 
         if not (isWeight first && isWeight second && first + second > 0.0) then
-            invalidArg (nameof first) $"objective {first} {second}: the weights must be finite, not negative, and not both zero."
+            invalidArg
+                (nameof first)
+                $"objective {first} {second}: the weights must be finite, not negative, and not both zero."
 
         { First = first; Second = second }
 

@@ -38,7 +38,9 @@ module Partner =
         | Some labels ->
             invalidArg (nameof info) $"The pairing {partner} was given {labels.Length} labels for {info.Count} samples."
         | None ->
-            invalidArg (nameof info) $"The pairing {partner} needs the class index of every sample: set Labels in the batch's information."
+            invalidArg
+                (nameof info)
+                $"The pairing {partner} needs the class index of every sample: set Labels in the batch's information."
 
     /// The index of each sample's partner, `[N]`; None for `Blank`. A batch of one, or no sample of the wanted class: the sample itself.
     /// An ArgumentException if a class pairing is drawn without labels.
@@ -68,6 +70,13 @@ module Partner =
 
             Some(
                 Array.init n (fun i ->
-                    let others = [| for j in 0 .. n - 1 do if labels[j] <> labels[i] then j |]
-                    if others.Length = 0 then i else others[bits.Below others.Length])
+                    let others =
+                        [| for j in 0 .. n - 1 do
+                               if labels[j] <> labels[i] then
+                                   j |]
+
+                    if others.Length = 0 then
+                        i
+                    else
+                        others[bits.Below others.Length])
             )

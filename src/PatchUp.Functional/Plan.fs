@@ -45,7 +45,10 @@ module Plan =
     let private pick (bits: Stream) (weights: float list) : int =
         let target = bits.Float() * List.sum weights
         let passed = weights |> List.scan (+) 0.0 |> List.tail
-        passed |> List.tryFindIndex (fun sum -> target < sum) |> Option.defaultValue (weights.Length - 1)
+
+        passed
+        |> List.tryFindIndex (fun sum -> target < sum)
+        |> Option.defaultValue (weights.Length - 1)
 
     let private scale (step: Step) (shape: Shape) (kept: float[]) : float[] =
         let inverse kept = if kept > 0.0 then 1.0 / kept else 0.0
@@ -130,11 +133,16 @@ module Plan =
                 let struct (top, bottom) = bounds fst
                 let struct (left, right) = bounds snd
                 let size = [| int64 (bottom - top + 1); int64 (right - left + 1) |]
-                let small = torch.nn.functional.interpolate (maps, size, mode = torch.InterpolationMode.Bilinear)
+
+                let small =
+                    torch.nn.functional.interpolate (maps, size, mode = torch.InterpolationMode.Bilinear)
 
                 torch.nn.functional.pad (
                     small,
-                    [| int64 left; int64 (mask.Width - 1 - right); int64 top; int64 (mask.Height - 1 - bottom) |]
+                    [| int64 left
+                       int64 (mask.Width - 1 - right)
+                       int64 top
+                       int64 (mask.Height - 1 - bottom) |]
                 )
 
         if mask.Samples = 1 then
@@ -150,12 +158,17 @@ module Plan =
         Blend.blend { Mask = everything; Toward = toward } a b
 
     let private spread count (values: float[]) =
-        if values.Length = count then values else Array.create count values[0]
+        if values.Length = count then
+            values
+        else
+            Array.create count values[0]
 
     let private mixTargets count (drawn: Drawn) (partner: torch.Tensor) (targets: Targets) : Targets =
         let own = targets.Soft
         let other = own.index_select (0L, partner)
-        let away shares = shares |> spread count |> Array.map (fun share -> 1.0 - share)
+
+        let away shares =
+            shares |> spread count |> Array.map (fun share -> 1.0 - share)
 
         { Soft = blendRows (away drawn.OwnShare) own other
           Mixed =
@@ -191,8 +204,11 @@ module Plan =
             if drawn.Scale.Length = 0 then
                 mixed
             else
-                let size = Array.init (int (own.dim ())) (fun axis -> if axis = 0 then int64 drawn.Scale.Length else 1L)
-                mixed * torch.tensor(drawn.Scale, ReadOnlySpan size, device = own.device).``to``(own.dtype)
+                let size =
+                    Array.init (int (own.dim ())) (fun axis -> if axis = 0 then int64 drawn.Scale.Length else 1L)
+
+                mixed
+                * torch.tensor(drawn.Scale, ReadOnlySpan size, device = own.device).``to``(own.dtype)
 
         { Features = scaled
           Targets =
@@ -211,7 +227,11 @@ module Plan =
         for drawn in plan.Draws do
             let mask = drawn.Mask
 
-            if (mask.Channels <> 1 && mask.Channels <> shape.Channels) || mask.Height <> shape.Height || mask.Width <> shape.Width then
+            if
+                (mask.Channels <> 1 && mask.Channels <> shape.Channels)
+                || mask.Height <> shape.Height
+                || mask.Width <> shape.Width
+            then
                 invalidArg
                     (nameof batch)
                     $"At site {drawn.Place} the plan's mask is {mask.Channels}x{mask.Height}x{mask.Width} and the features are {shape}."

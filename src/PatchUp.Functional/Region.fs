@@ -116,7 +116,9 @@ module Region =
             && custom.Name |> Seq.forall (fun c -> Char.IsAsciiLetterOrDigit c || c = '-')
 
         if not isName then
-            invalidArg (nameof custom) $"\"{custom.Name}\": a custom's name is letters, digits and inner hyphens, beginning with a letter."
+            invalidArg
+                (nameof custom)
+                $"\"{custom.Name}\": a custom's name is letters, digits and inner hyphens, beginning with a letter."
 
         match custom.Arguments |> List.tryFind (Double.IsFinite >> not) with
         | Some value -> invalidArg (nameof custom) $"{custom.Name}: its argument {value} is not a finite number."
@@ -193,7 +195,8 @@ module Region =
         let side axis = float (min size axis)
         let room axis = float axis - side axis + 1.0
 
-        gamma * float (shape.Height * shape.Width) / (side shape.Height * side shape.Width)
+        gamma * float (shape.Height * shape.Width)
+        / (side shape.Height * side shape.Width)
         / (room shape.Height * room shape.Width)
 
     /// The probability that a place where a block may begin is a seed, as its hazard -log(1 - p).
@@ -205,12 +208,13 @@ module Region =
         | Paper
         | Valid ->
             // Rounding can lift the largest value, 1, above itself.
-            -log (1.0 - min 1.0 (gammaAdjusted shape size fraction))
+            -log(1.0 - min 1.0 (gammaAdjusted shape size fraction))
 
     // ---- rectangles ----
 
     /// The rectangle's sides for an area: the map's sides times sqrt(area), to the nearest feature.
-    let private side (axis: int) (area: float) = int (floor (float axis * sqrt area + 0.5))
+    let private side (axis: int) (area: float) =
+        int (floor (float axis * sqrt area + 0.5))
 
     /// Every pair of sides that the area can give, with its probability.
     let private rectangles (shape: Shape) (area: Dist) : (int * int * float) list =
@@ -315,7 +319,7 @@ module Region =
 
         fun stream bits offset planes ->
             // A hazard of 0 makes an infinite gap, an infinite hazard makes none.
-            let gap () = -log (stream.Open()) / s
+            let gap () = -log(stream.Open()) / s
             let places = float (planes * starts)
             let mutable place = gap ()
 
@@ -345,11 +349,19 @@ module Region =
               Width = mask.Width }
 
         if mask.Samples <> 1 || drawn <> context.Shape then
-            invalidOp $"The custom region {custom.Name} drew a mask of {mask.Samples} x {drawn} where 1 x {context.Shape} was asked for."
+            invalidOp
+                $"The custom region {custom.Name} drew a mask of {mask.Samples} x {drawn} where 1 x {context.Shape} was asked for."
 
         mask
 
-    let private granular (perSample: bool) (perChannel: bool) (key: Key) (info: BatchInfo) (shape: Shape) region : Mask =
+    let private granular
+        (perSample: bool)
+        (perChannel: bool)
+        (key: Key)
+        (info: BatchInfo)
+        (shape: Shape)
+        region
+        : Mask =
         let shape =
             { shape with
                 Channels = if perChannel then shape.Channels else 1 }
@@ -363,7 +375,10 @@ module Region =
         let painted (paint: Painter) =
             let stride = shape.Channels * shape.Height * shape.Width
             let bits = Array.create (keys.Length * stride) true
-            keys |> Array.iteri (fun n key -> paint (Key.stream key) bits (n * stride) shape.Channels)
+
+            keys
+            |> Array.iteri (fun n key -> paint (Key.stream key) bits (n * stride) shape.Channels)
+
             Mask.hard keys.Length shape bits
 
         match region with

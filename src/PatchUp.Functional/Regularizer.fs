@@ -117,13 +117,18 @@ module Regularizer =
     /// Rescales the features that blanking leaves; an ArgumentException unless every step blanks.
     let rescale (kind: Rescale) (regularizer: Regularizer) : Regularizer =
         if kind <> NoRescale && steps regularizer |> List.exists changesLabels then
-            invalidArg (nameof kind) $"rescale {kind}: only blanked features are rescaled, and a step here takes a partner's."
+            invalidArg
+                (nameof kind)
+                $"rescale {kind}: only blanked features are rescaled, and a step here takes a partner's."
 
         regularizer |> map (fun step -> { step with Rescale = kind })
 
     /// Pairs by another map; an ArgumentException if a rescaled step would get a partner.
     let pairedBy (partner: Partner) (regularizer: Regularizer) : Regularizer =
-        if partner <> Blank && steps regularizer |> List.exists (fun step -> step.Rescale <> NoRescale) then
+        if
+            partner <> Blank
+            && steps regularizer |> List.exists (fun step -> step.Rescale <> NoRescale)
+        then
             invalidArg (nameof partner) $"pairedBy {partner}: a step here is rescaled, and only blanked features are."
 
         regularizer |> map (fun step -> { step with Partner = partner })
@@ -135,5 +140,8 @@ module Regularizer =
         | Choose branches -> Choose(branches |> List.map (fun (weight, r) -> weight, objective objective' r))
         | Sequence parts ->
             match parts |> List.tryFindIndexBack (steps >> List.exists changesLabels) with
-            | Some last -> parts |> List.mapi (fun i part -> if i = last then objective objective' part else part) |> sequence
+            | Some last ->
+                parts
+                |> List.mapi (fun i part -> if i = last then objective objective' part else part)
+                |> sequence
             | None -> regularizer

@@ -15,7 +15,8 @@ module Scope =
 
         let own (seen: torch.Tensor list) (t: torch.Tensor) =
             let isNew =
-                scope.Contains t && not (seen |> List.exists (fun s -> obj.ReferenceEquals(s, t)))
+                scope.Contains t
+                && not (seen |> List.exists (fun s -> obj.ReferenceEquals(s, t)))
 
             (if isNew then t else t.alias ()) :: seen
 
@@ -27,7 +28,8 @@ module Scope =
         results
 
     /// The same for one tensor.
-    let run (make: unit -> torch.Tensor) : torch.Tensor = many (fun () -> [ make () ]) |> List.head
+    let run (make: unit -> torch.Tensor) : torch.Tensor =
+        many (fun () -> [ make () ]) |> List.head
 
     /// A managed result; every tensor made inside is freed.
     let value (make: unit -> 'a) : 'a =

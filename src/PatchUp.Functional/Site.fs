@@ -99,7 +99,8 @@ module BatchInfo =
     let ofShape (count: int) (shape: Shape) : BatchInfo = create count (fun _ -> Some shape)
 
     /// The key for what is drawn once a batch.
-    let internal batchKey (info: BatchInfo) (key: Key) = key |> Key.child 0 |> Key.child info.First
+    let internal batchKey (info: BatchInfo) (key: Key) =
+        key |> Key.child 0 |> Key.child info.First
 
     /// The key for what is drawn for sample `i` of the batch: it does not depend on how the epoch is cut into batches.
     let internal sampleKey (info: BatchInfo) (i: int) (key: Key) =

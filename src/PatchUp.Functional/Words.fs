@@ -25,7 +25,8 @@ let everywhere = Everywhere
 let inline cells fraction = Region.cells (float fraction)
 
 /// Squares of side `size` that alter `fraction` of the map in expectation, drawn for each channel.
-let inline blocks (size: int) fraction = Region.blocks Exact size (float fraction)
+let inline blocks (size: int) fraction =
+    Region.blocks Exact size (float fraction)
 
 /// Squares of side `size`, calibrated as told.
 let inline blocksBy calibration (size: int) fraction =
@@ -66,7 +67,8 @@ let blendEach lambda region =
 let blank region = Regularizer.step Blank Swap region
 
 /// Chooses the partners.
-let pairedBy partner regularizer = Regularizer.pairedBy partner regularizer
+let pairedBy partner regularizer =
+    Regularizer.pairedBy partner regularizer
 
 /// Shrinks the partner's map into the altered box before mixing.
 let resized regularizer =
@@ -84,8 +86,7 @@ let private onSite site regularizer =
 let input = 0
 
 /// At site k: 0 is the input, k is after the k-th stage.
-let at k regularizer =
-    onSite (At(Place.number k)) regularizer
+let at k regularizer = onSite (At(Place.number k)) regularizer
 
 /// At one of these sites, uniformly at random.
 let atAny ks regularizer =

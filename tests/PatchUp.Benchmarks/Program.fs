@@ -29,7 +29,8 @@ let private measure rounds (group: Group) =
         for _ in 1..3 do
             variant.Run()
 
-    let times = [| for _ in 1..rounds -> group.Variants |> List.map time |> Array.ofList |]
+    let times =
+        [| for _ in 1..rounds -> group.Variants |> List.map time |> Array.ofList |]
 
     group.Variants
     |> List.mapi (fun i variant ->
@@ -43,7 +44,7 @@ let private straightforward (soft: bool) (x: torch.Tensor) =
     let shape = Batch.shapeOf x
     let size = [| 1L; x.shape[1]; x.shape[2]; x.shape[3] |]
     let one = (1.0f).ToScalar()
-    let seeds = torch.empty(size).bernoulli_ (Region.gammaAdjusted shape 7 0.5)
+    let seeds = torch.empty(size).bernoulli_(Region.gammaAdjusted shape 7 0.5)
     let holes = torch.nn.functional.max_pool2d (seeds, 7L, stride = 1L, padding = 3L)
     let mask = (one - holes).expand_as x
     let partner = x.index_select (0L, torch.randperm x.shape[0])
@@ -51,18 +52,20 @@ let private straightforward (soft: bool) (x: torch.Tensor) =
     let altered =
         if soft then
             let lambda = 0.4f
-            lambda.ToScalar() * ((one - mask) * x) + (1.0f - lambda).ToScalar() * ((one - mask) * partner)
+
+            lambda.ToScalar() * ((one - mask) * x)
+            + (1.0f - lambda).ToScalar() * ((one - mask) * partner)
         else
             (one - mask) * partner
 
     let mixed = mask * x + altered
-    ignore (mask.mean().item<float32> ())
+    ignore (mask.mean().item<float32>())
     ignore mixed
 
 /// A mask as the authors draw it: one random number a feature, then max pooling.
 let private straightforwardMask (size: int64[]) (shape: Shape) () =
     use _ = torch.NewDisposeScope()
-    let seeds = torch.empty(size).bernoulli_ (Region.gammaAdjusted shape 7 0.5)
+    let seeds = torch.empty(size).bernoulli_(Region.gammaAdjusted shape 7 0.5)
     torch.nn.functional.max_pool2d (seeds, 7L, stride = 1L, padding = 3L) |> ignore
 
 let private drawing region samples channels height width =
@@ -79,14 +82,20 @@ let private drawing region samples channels height width =
         [ { Name = "straightforward tensor operations"
             Run = straightforwardMask size shape }
           { Name = "Region.draw"
-            Run = fun () -> Region.draw (Key.ofSeed 1) (BatchInfo.ofShape samples shape) shape region |> ignore } ] }
+            Run =
+              fun () ->
+                  Region.draw (Key.ofSeed 1) (BatchInfo.ofShape samples shape) shape region
+                  |> ignore } ] }
 
 let private mixing soft (features: torch.Tensor) =
     let step region =
         if soft then blend (beta 2 2) region else swap region
 
     let info = BatchInfo.ofShape (int features.shape[0]) (Batch.shapeOf features)
-    let targets = Targets.ofIndices torch.CPU 10 (Array.init info.Count (fun i -> i % 10))
+
+    let targets =
+        Targets.ofIndices torch.CPU 10 (Array.init info.Count (fun i -> i % 10))
+
     let batch = Batch.create features targets
 
     let run region () =
