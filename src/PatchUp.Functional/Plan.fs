@@ -134,8 +134,14 @@ module Plan =
                 let struct (left, right) = bounds snd
                 let size = [| int64 (bottom - top + 1); int64 (right - left + 1) |]
 
+                // TorchSharp's default aligns corners where PyTorch's does not.
                 let small =
-                    torch.nn.functional.interpolate (maps, size, mode = torch.InterpolationMode.Bilinear)
+                    torch.nn.functional.interpolate (
+                        maps,
+                        size,
+                        mode = torch.InterpolationMode.Bilinear,
+                        align_corners = Nullable false
+                    )
 
                 torch.nn.functional.pad (
                     small,

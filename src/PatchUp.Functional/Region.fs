@@ -207,8 +207,8 @@ module Region =
             exactHazard (coverage rows) (coverage columns) fraction
         | Paper
         | Valid ->
-            // Rounding can lift the largest value, 1, above itself.
-            -log(1.0 - min 1.0 (gammaAdjusted shape size fraction))
+            // Rounding can lift the largest value, 1, above itself. A difference, since -log 1 is -0 and would make gaps of -infinity.
+            0.0 - log (1.0 - min 1.0 (gammaAdjusted shape size fraction))
 
     // ---- rectangles ----
 

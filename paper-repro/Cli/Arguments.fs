@@ -1,0 +1,225 @@
+namespace PatchUp.Repro
+
+open System
+open Argu
+open PatchUp.Functional
+
+/// `patchup methods`
+type MethodsArguments =
+    | Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Json -> "print JSON instead of a table."
+
+/// `patchup describe`
+type DescribeArguments =
+    | [<MainCommand; ExactlyOnce>] Method of method: string
+    | Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Method _ -> "a name that 'patchup methods' lists, or a line of notation."
+            | Json -> "print JSON instead of text."
+
+/// `patchup draw`
+type DrawArguments =
+    | [<MainCommand; ExactlyOnce>] Method of method: string
+    | [<Mandatory; Unique>] Images of image: string list
+    | [<Mandatory; Unique>] Out of file: string
+    | [<Unique>] Seed of int
+    | [<Unique>] Size of pixels: int
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Method _ -> "a name that 'patchup methods' lists, or a line of notation."
+            | Images _ -> "two to eight JPEG or PNG files, which are mixed with one another."
+            | Out _ -> "the PNG file to write."
+            | Seed _ -> "what the draw follows from (default 0)."
+            | Size _ -> "the side to which images are resized before they are mixed (default 32)."
+
+/// `patchup predict`
+type PredictArguments =
+    | [<MainCommand; ExactlyOnce>] Files of file: string list
+    | Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Files _ -> "a weights file (.safetensors) that train or compare wrote, then JPEG or PNG files; they are resized to the network's size."
+            | Json -> "print JSON instead of tables."
+
+/// What belongs to `patchup train` alone.
+type TrainArguments =
+    | [<Unique>] Method of method: string
+    | [<Unique>] Seed of int
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Method _ -> $"a name that 'patchup methods' lists, or a line of notation (default {Config.standard.Method})."
+            | Seed _ -> $"what all randomness follows from (default {Config.standard.Seed})."
+
+/// What belongs to `patchup compare` alone.
+type CompareArguments =
+    | [<Unique>] Methods of methods: string
+    | [<Unique>] Seeds of count: int
+
+    /// The methods of the project's demo.
+    static member DefaultMethods = "none,mixup,cutmix,manifold-mixup,soft-patchup,hard-patchup"
+
+    /// The number of seeds of the project's demo.
+    static member DefaultSeeds = 2
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Methods _ ->
+                $"names or lines of notation, with commas between; differences are from the first (default {CompareArguments.DefaultMethods})."
+            | Seeds _ -> $"how many seeds to train every method with: 0, 1, ... (default {CompareArguments.DefaultSeeds})."
+
+/// What `patchup train` and `patchup compare` share.
+type TrainingArguments =
+    | [<Unique>] Data of path: string
+    | [<Unique>] Out of folder: string
+    | [<Unique>] Train_Per_Class of images: int
+    | [<Unique>] Test_Per_Class of images: int
+    | [<Unique>] Depth of int
+    | [<Unique>] Width of channels: int
+    | [<Unique>] Epochs of int
+    | [<Unique>] Batch_Size of images: int
+    | [<Unique>] Learning_Rate of float
+    | [<Unique>] Loss of name: string
+    | [<Unique>] Label_Smoothing of amount: float
+    | [<Unique>] Threads of int
+    | Json
+
+    /// Where results are written.
+    static member DefaultOut = "results"
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            let standard = Config.standard
+
+            match this with
+            | Data _ -> "an archive (.tar.gz, .tgz, .tar) or a folder of train/CLASS/*.jpg and test/CLASS/*.jpg (default: the 6,000 images in the program)."
+            | Out _ -> $"the folder for results; finished runs found there are not done again (default {TrainingArguments.DefaultOut})."
+            | Train_Per_Class _ -> $"training images of each class, a tenth of which is held out for validation (default {standard.TrainPerClass})."
+            | Test_Per_Class _ -> $"test images of each class (default {standard.TestPerClass})."
+            | Depth _ -> $"of the PreActResNet: 18 or 34 (default {standard.Depth})."
+            | Width _ -> $"of its first stage; the paper's is 64 (default {standard.Width})."
+            | Epochs _ -> $"passes over the training images (default {standard.Epochs})."
+            | Batch_Size _ -> $"images a step (default {standard.BatchSize})."
+            | Learning_Rate _ -> $"of the first epoch; divided by ten at 1/2 and at 3/4 of the epochs (default {standard.LearningRate})."
+            | Loss _ ->
+                let names = Config.losses |> List.map fst |> String.concat ", "
+                $"one of {names} (default: the method's own, which is {standard.Loss} for a line of notation)."
+            | Label_Smoothing _ -> $"moves this share of every label to all classes evenly (default {standard.LabelSmoothing})."
+            | Threads _ -> $"of the native library; results depend on it in their last bits (default: one for each processor, here {standard.Threads})."
+            | Json -> "print JSON instead of a table; progress goes to standard error in any case."
+
+/// The command line's words.
+[<RequireQualifiedAccess>]
+module Arguments =
+
+    /// What the user gets who asks for help instead of doing something.
+    exception Help of string
+
+    let private width = 110
+
+    /// The options of a parser, each with its leading hyphens.
+    let private optionsOf (parser: ArgumentParser<'a>) : string list =
+        [ for case in parser.GetArgumentCases() do
+              yield! case.CommandLineNames.Value ]
+
+    let private helpFlags = [ "--help"; "-h" ]
+
+    /// Argu's message without the usage below it; for an unknown option also what there is.
+    let private refuse (verb: string) (options: string list) (error: ArguParseException) : 'a =
+        let line = error.Message.Split('\n')[0]
+        let line = if line.StartsWith "ERROR: " then line.Substring 7 else line
+        let allowed = String.Join(", ", options)
+        Errors.user $"{verb}: {line.TrimEnd('.', ' ')}. Its options are {allowed}; 'patchup {verb} --help' explains them."
+
+    let private parser<'a when 'a :> IArgParserTemplate> (verb: string) : ArgumentParser<'a> =
+        ArgumentParser.Create<'a>(programName = $"patchup {verb}", usageStringCharacterWidth = width, checkStructure = false)
+
+    /// Parses a verb's arguments.
+    let parse<'a when 'a :> IArgParserTemplate> (verb: string) (argv: string[]) : ParseResults<'a> =
+        let parser = parser<'a> verb
+
+        if argv |> Array.exists (fun argument -> List.contains argument helpFlags) then
+            raise (Help(parser.PrintUsage()))
+
+        try
+            parser.ParseCommandLine(argv, raiseOnUsage = false)
+        with :? ArguParseException as error ->
+            refuse verb (optionsOf parser) error
+
+    /// Parses the arguments of a verb that trains: its own, and the shared ones.
+    let parseTraining<'a when 'a :> IArgParserTemplate> (verb: string) (argv: string[]) : ParseResults<'a> * ParseResults<TrainingArguments> =
+        let own = parser<'a> verb
+        let shared = parser<TrainingArguments> verb
+
+        if argv |> Array.exists (fun argument -> List.contains argument helpFlags) then
+            raise (Help(own.PrintUsage() + "\n" + shared.PrintUsage(hideSyntax = true)))
+
+        try
+            let training = shared.ParseCommandLine(argv, raiseOnUsage = false, ignoreUnrecognized = true)
+            own.ParseCommandLine(Array.ofList training.UnrecognizedCliParams, raiseOnUsage = false), training
+        with :? ArguParseException as error ->
+            refuse verb (optionsOf own @ optionsOf shared) error
+
+    /// The configuration that the shared arguments ask for; method, data and seed are still to be named.
+    let config (training: ParseResults<TrainingArguments>) : Config =
+        let standard = Config.standard
+
+        { standard with
+            LabelSmoothing = training.GetResult(Label_Smoothing, standard.LabelSmoothing)
+            TrainPerClass = training.GetResult(Train_Per_Class, standard.TrainPerClass)
+            TestPerClass = training.GetResult(Test_Per_Class, standard.TestPerClass)
+            Depth = training.GetResult(Depth, standard.Depth)
+            Width = training.GetResult(Width, standard.Width)
+            Epochs = training.GetResult(Epochs, standard.Epochs)
+            BatchSize = training.GetResult(Batch_Size, standard.BatchSize)
+            LearningRate = training.GetResult(Learning_Rate, standard.LearningRate)
+            Threads = training.GetResult(Threads, standard.Threads) }
+
+    /// The parts between the commas that stand in no parentheses, brackets or quotation marks, trimmed.
+    let splitAtTopLevel (text: string) : string list =
+        let step (depth: int, quoted: bool, part: string, parts: string list) (c: char) =
+            match c with
+            | ',' when depth = 0 && not quoted -> 0, false, "", part :: parts
+            | '"' -> depth, not quoted, part + "\"", parts
+            | '('
+            | '[' when not quoted -> depth + 1, quoted, part + string c, parts
+            | ')'
+            | ']' when not quoted -> depth - 1, quoted, part + string c, parts
+            | _ -> depth, quoted, part + string c, parts
+
+        let _, _, last, parts = Seq.fold step (0, false, "", []) text
+        last :: parts |> List.rev |> List.map _.Trim()
+
+    /// A catalogue name with its loss, or a line of notation, which is trained with cross-entropy and is its own name.
+    let method' (text: string) : Method =
+        let text = String.Join(' ', text.Split((null: char[]), StringSplitOptions.RemoveEmptyEntries))
+
+        match Catalogue.tryFind text, Catalogue.parse text with
+        | Some known, _ -> known
+        | None, Ok regularizer ->
+            { Name = text
+              Regularizer = regularizer
+              Loss = CrossEntropy
+              Paper = "" }
+        | None, Error error -> Errors.user $"the method \"{text}\" cannot be read {error}; 'patchup methods' lists the names."
+
+    /// Several methods with commas between, each named once.
+    let methods (text: string) : Method list =
+        let names = splitAtTopLevel text
+
+        match names |> List.countBy id |> List.tryFind (fun (_, count) -> count > 1) with
+        | Some(name, _) -> Errors.user $"the method \"{name}\" is listed twice; list it once."
+        | None -> List.map method' names

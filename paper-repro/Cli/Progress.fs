@@ -1,0 +1,74 @@
+namespace PatchUp.Repro
+
+open System
+open System.Diagnostics
+open System.IO
+open Spectre.Console
+
+/// Where a command writes.
+[<NoEquality; NoComparison>]
+type Streams =
+    {
+        Out: TextWriter
+        /// Errors, warnings and progress.
+        Err: TextWriter
+        /// Whether progress may be drawn on `Err` instead of being written line by line.
+        IsTerminal: bool
+    }
+
+/// How far training is, with its rate and the time left.
+[<RequireQualifiedAccess>]
+module Following =
+
+    let private duration (seconds: float) =
+        let whole = TimeSpan.FromSeconds(Math.Round seconds)
+
+        if whole.TotalHours >= 1.0 then $"{int whole.TotalHours} h {whole.Minutes} min"
+        elif whole.TotalMinutes >= 1.0 then $"{whole.Minutes} min {whole.Seconds} s"
+        else $"{whole.Seconds} s"
+
+    let private line (run: string) (epoch: Epoch) (rate: float) =
+        $"{run}: epoch {epoch.Epoch}, loss {epoch.TrainLoss:F3}, expected accuracy under mixing \
+          {epoch.ExpectedAccuracyUnderMixing:F1} %%, validation error {epoch.ValidationError:F1} %%, {rate:F0} images/s"
+
+    let private plainly (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> 'a) : 'a =
+        let clock = Stopwatch.StartNew()
+        let mutable seen = 0
+
+        let report run advance =
+            match advance with
+            | Stepped count -> seen <- seen + count
+            | EpochDone epoch ->
+                let rate = float seen / clock.Elapsed.TotalSeconds
+                let left = duration (float (images - seen) / rate)
+                streams.Err.WriteLine $"{line run epoch rate}, {left} left"
+
+        work report
+
+    let private drawn (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> 'a) : 'a =
+        let console = AnsiConsole.Create(AnsiConsoleSettings(Out = AnsiConsoleOutput streams.Err))
+        let clock = Stopwatch.StartNew()
+
+        let columns: ProgressColumn[] =
+            [| TaskDescriptionColumn(Alignment = Justify.Left)
+               ProgressBarColumn()
+               PercentageColumn()
+               RemainingTimeColumn() |]
+
+        console
+            .Progress()
+            .Columns(columns)
+            .Start(fun context ->
+                let task = context.AddTask("training", maxValue = float images)
+
+                work (fun run advance ->
+                    match advance with
+                    | Stepped count -> task.Increment(float count)
+                    | EpochDone epoch -> task.Description <- Markup.Escape(line run epoch (task.Value / clock.Elapsed.TotalSeconds))))
+
+    /// Does work that trains on so many images in all and reports each run's progress under the run's name.
+    let training (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> 'a) : 'a =
+        if streams.IsTerminal then
+            drawn streams images work
+        else
+            plainly streams images work

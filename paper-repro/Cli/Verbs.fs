@@ -1,0 +1,269 @@
+namespace PatchUp.Repro
+
+open System
+open System.IO
+open Argu
+open PatchUp.Functional
+open TorchSharp
+
+/// A method as `patchup methods` lists it.
+type Listed =
+    { Name: string
+      Notation: string
+      Loss: string
+      Paper: string }
+
+/// A class and its probability.
+type Guess = { Class: string; Probability: float }
+
+/// What a network makes of an image: the classes it finds likeliest.
+type Prediction = { Image: string; Classes: Guess list }
+
+/// What each verb of the program does. They raise UserError and RunFailed.
+[<RequireQualifiedAccess>]
+module Verbs =
+
+    let private methods (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<MethodsArguments> "methods" argv
+
+        let listed =
+            Catalogue.all
+            |> List.map (fun method' ->
+                { Name = method'.Name
+                  Notation = Notation.show method'.Regularizer
+                  Loss = Config.lossName method'.Loss
+                  Paper = method'.Paper })
+
+        if results.Contains MethodsArguments.Json then
+            streams.Out.WriteLine(Json.show listed)
+        else
+            listed
+            |> List.map (fun method' -> [ method'.Name; method'.Loss; method'.Paper; method'.Notation ])
+            |> Tables.aligned [ "method"; "loss"; "paper"; "notation" ]
+            |> streams.Out.WriteLine
+
+    let private describe (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<DescribeArguments> "describe" argv
+        let description = results.GetResult DescribeArguments.Method |> Arguments.method' |> Describe.method'
+        let show = if results.Contains DescribeArguments.Json then Json.show else Describe.text
+        streams.Out.WriteLine(show description)
+
+    let private draw (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<DrawArguments> "draw" argv
+        let method' = results.GetResult DrawArguments.Method |> Arguments.method'
+        let paths = results.GetResult DrawArguments.Images
+        let size = results.GetResult(DrawArguments.Size, 32)
+        let out = results.GetResult DrawArguments.Out
+
+        if paths.Length < 2 || paths.Length > 8 then
+            Errors.user $"draw: {paths.Length} images were given; two to eight are mixed with one another."
+
+        if size < 8 || size > 512 then
+            Errors.user $"size {size}: it must lie in 8 .. 512."
+
+        let images =
+            paths |> List.map (fun path -> Path.GetFileName path, Images.resize size size (Images.read path))
+
+        Picture.drawn out method' (results.GetResult(DrawArguments.Seed, 0)) images
+        streams.Out.WriteLine $"{out}: {method'.Name} on {paths.Length} images"
+
+    let private predict (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<PredictArguments> "predict" argv
+
+        match results.GetResult Files with
+        | weights :: (_ :: _ as images) ->
+            let checkpoint, model = Checkpoint.read weights
+
+            let predict (path: string) =
+                let pixels = Images.read path |> Images.resize checkpoint.ImageHeight checkpoint.ImageWidth
+
+                let probabilities =
+                    Scope.value (fun () ->
+                        use _ = torch.no_grad ()
+                        let logits = (Images.toTensor pixels).unsqueeze 0L |> model.Normalise |> Model.call model
+                        torch.nn.functional.softmax(logits, 1L).data<float32>().ToArray ())
+
+                { Image = path
+                  Classes =
+                    List.zip checkpoint.Classes (List.ofArray probabilities)
+                    |> List.sortByDescending snd
+                    |> List.truncate 5
+                    |> List.map (fun (name, probability) ->
+                        { Class = name
+                          Probability = float probability }) }
+
+            try
+                Model.eval model
+                let predictions = List.map predict images
+
+                if results.Contains PredictArguments.Json then
+                    streams.Out.WriteLine(Json.show predictions)
+                else
+                    for prediction in predictions do
+                        streams.Out.WriteLine prediction.Image
+
+                        for guess in prediction.Classes do
+                            streams.Out.WriteLine $"  {guess.Probability:F3}  {guess.Class}"
+            finally
+                Model.dispose model
+        | _ -> Errors.user "predict: a weights file and at least one image are needed."
+
+    // ---- training ----
+
+    /// The images that a configuration names, and the configuration with their name and fingerprint.
+    let private load (path: string option) (config: Config) : Config * Dataset =
+        let all = path |> Option.map Dataset.read |> Option.defaultWith Dataset.embedded
+
+        try
+            let taken = Dataset.take config.TrainPerClass config.TestPerClass all
+
+            { config with
+                Data = taken.Name
+                Fingerprint = taken.Fingerprint },
+            taken
+        finally
+            Dataset.dispose all
+
+    /// One run for each configuration, in their order; finished ones are read from the results folder.
+    let private runs (streams: Streams) (out: string) (configs: Config list) (dataset: Dataset) : Record list =
+        // Everything that can be refused is refused before the first image is trained on.
+        for config in configs do
+            Trainer.check config dataset
+
+        Records.prepare out
+
+        let warn (message: string) = streams.Err.WriteLine $"patchup: warning: {message}"
+        let found = configs |> List.map (fun config -> config, Records.tryFind warn out config)
+        let missing = found |> List.filter (snd >> Option.isNone) |> List.length
+        let images = missing * configs.Head.Epochs * Trainer.trainingImages configs.Head dataset
+
+        if missing < found.Length then
+            streams.Err.WriteLine $"{found.Length - missing} of {found.Length} runs are finished already."
+
+        let train report number (config: Config) =
+            let name = $"[{number}/{missing}] {config.Method}, seed {config.Seed}"
+            let trained = Trainer.run (report name) config dataset
+
+            try
+                Records.write out dataset trained
+            finally
+                Model.dispose trained.Model
+
+            trained.Record
+
+        let all report =
+            ((0, []), found)
+            ||> List.fold (fun (number, records) (config, record) ->
+                match record with
+                | Some record -> number, record :: records
+                | None -> number + 1, train report (number + 1) config :: records)
+            |> snd
+            |> List.rev
+
+        if missing = 0 then
+            all (fun _ _ -> ())
+        else
+            Following.training streams images all
+
+    /// The configuration of a method where the user did not choose another loss.
+    let private forMethod (loss: string option) (config: Config) (method': Method) : Config =
+        let config = Config.withMethod method' config
+
+        { config with
+            Config.Loss = defaultArg loss config.Loss }
+
+    let private train (streams: Streams) (argv: string[]) =
+        let own, training = Arguments.parseTraining<TrainArguments> "train" argv
+        let method' = own.GetResult(TrainArguments.Method, Config.standard.Method) |> Arguments.method'
+        let out = training.GetResult(TrainingArguments.Out, TrainingArguments.DefaultOut)
+
+        let config =
+            { forMethod (training.TryGetResult TrainingArguments.Loss) (Arguments.config training) method' with
+                Seed = own.GetResult(TrainArguments.Seed, Config.standard.Seed) }
+
+        Config.check config
+        let config, dataset = load (training.TryGetResult TrainingArguments.Data) config
+
+        try
+            let record = runs streams out [ config ] dataset |> List.head
+
+            if training.Contains TrainingArguments.Json then
+                streams.Out.WriteLine(Json.show record)
+            else
+                streams.Out.WriteLine
+                    $"{config.Method}, seed {config.Seed}: test error {record.TestError:F2} %%, test NLL {record.TestNll:F3}, from \
+                      epoch {record.BestEpoch} of {config.Epochs}, the best by validation"
+
+                streams.Out.WriteLine $"record   {Records.recordPath out config}"
+                streams.Out.WriteLine $"weights  {Records.weightsPath out config}"
+        finally
+            Dataset.dispose dataset
+
+    /// The first training image of each of the first eight classes, named by class.
+    let private examples (dataset: Dataset) : (string * Pixels) list =
+        [ for label in 0 .. min 8 dataset.Classes.Length - 1 do
+              let first = Array.IndexOf(dataset.Train.Labels, label)
+
+              let pixels =
+                  Scope.value (fun () -> Images.ofTensor ((Augment.plain dataset.Train [| first |]).squeeze 0L))
+
+              let side = min pixels.Height pixels.Width
+              dataset.Classes[label], Images.resize side side pixels ]
+
+    let private pictures (out: string) (methods: Method list) (dataset: Dataset) =
+        let folder = Path.Combine(out, "pictures")
+        Directory.CreateDirectory folder |> ignore
+        let images = examples dataset
+        let file name = Path.Combine(folder, name + ".png")
+
+        for method' in methods do
+            Picture.sheet (file (Records.methodName method'.Name)) [ method' ] 3 0 images
+
+        Picture.sheet (file "all-methods") methods 1 1 images
+
+    let private compare (streams: Streams) (argv: string[]) =
+        let own, training = Arguments.parseTraining<CompareArguments> "compare" argv
+        let methods = own.GetResult(Methods, CompareArguments.DefaultMethods) |> Arguments.methods
+        let seeds = own.GetResult(Seeds, CompareArguments.DefaultSeeds)
+        let out = training.GetResult(TrainingArguments.Out, TrainingArguments.DefaultOut)
+
+        if seeds < 1 || seeds > 1000 then
+            Errors.user $"seeds {seeds}: it must lie in 1 .. 1000."
+
+        let shared = Arguments.config training
+        Config.check shared
+        let shared, dataset = load (training.TryGetResult TrainingArguments.Data) shared
+
+        try
+            let configs =
+                [ for seed in 0 .. seeds - 1 do
+                      for method' in methods do
+                          { forMethod (training.TryGetResult TrainingArguments.Loss) shared method' with
+                              Seed = seed } ]
+
+            let comparison = runs streams out configs dataset |> Tables.compare
+
+            let write name (text: string) =
+                Errors.writing (Path.Combine(out, name)) (fun stream -> stream.Write(Text.Encoding.UTF8.GetBytes(text + "\n")))
+
+            write "comparison.md" (Tables.markdown comparison)
+            write "comparison.csv" (Tables.csv comparison)
+            write "comparison.json" (Json.show comparison)
+            pictures out methods dataset
+
+            if training.Contains TrainingArguments.Json then
+                streams.Out.WriteLine(Json.show comparison)
+            else
+                streams.Out.WriteLine(Tables.text comparison)
+                streams.Out.WriteLine $"\nwritten to {out}: comparison.md, .csv and .json, records, weights, timings and pictures"
+        finally
+            Dataset.dispose dataset
+
+    /// Every verb: its name, what it does in a line, and the function.
+    let all: (string * string * (Streams -> string[] -> unit)) list =
+        [ "methods", "list the methods with their notation", methods
+          "describe", "a method in words and numbers", describe
+          "draw", "a picture of what a method makes of images", draw
+          "train", "train a network with a method", train
+          "predict", "the classes that a trained network finds likeliest for images", predict
+          "compare", "train networks with several methods and seeds, and compare their test errors", compare ]

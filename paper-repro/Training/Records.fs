@@ -1,0 +1,85 @@
+namespace PatchUp.Repro
+
+open System
+open System.IO
+open System.Security.Cryptography
+open System.Text
+
+/// The results folder: records/, timings/ and weights/, a file of each for every finished run.
+[<RequireQualifiedAccess>]
+module Records =
+
+    /// Letters and digits of the text with hyphens between, 40 characters at most.
+    let private slug (text: string) : string =
+        let spaced = text.ToLowerInvariant() |> String.map (fun c -> if Char.IsAsciiLetterOrDigit c then c else ' ')
+        let joined = String.Join('-', spaced.Split(' ', StringSplitOptions.RemoveEmptyEntries))
+        if joined.Length <= 40 then joined else joined.Substring(0, 40).TrimEnd '-'
+
+    /// The first eight hexadecimal digits of the text's SHA-256.
+    let private hash8 (text: string) : string =
+        Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes text)).Substring(0, 8)
+
+    /// What a method's files are called, without their ending: two methods never share a name.
+    let methodName (method': string) : string =
+        let slug = slug method'
+        if slug = method' then slug else $"{slug}-{hash8 method'}"
+
+    /// What a configuration's files are called, without their ending.
+    let name (config: Config) : string =
+        $"{slug config.Method}-seed{config.Seed}-{hash8 (Json.show config)}"
+
+    let private file (folder: string) (ending: string) (out: string) (config: Config) =
+        Path.Combine(out, folder, name config + ending)
+
+    /// Where a run's result is written.
+    let recordPath (out: string) (config: Config) : string = file "records" ".json" out config
+
+    /// Where a run's weights are written.
+    let weightsPath (out: string) (config: Config) : string =
+        file "weights" ".safetensors" out config
+
+    let private timingPath = file "timings" ".json"
+
+    /// Makes the results folder; a UserError where that is not allowed.
+    let prepare (out: string) : unit =
+        for folder in [ "records"; "timings"; "weights" ] do
+            let path = Path.Combine(out, folder)
+
+            try
+                Directory.CreateDirectory path |> ignore
+            with
+            | :? IOException
+            | :? UnauthorizedAccessException -> Errors.user $"{out}: results cannot be written there; choose another folder with --out."
+
+    let private isSound (config: Config) (record: Record) =
+        record.Config = config
+        && not (isNull (box record.History))
+        && record.History.Length = config.Epochs
+        && record.BestEpoch >= 1
+        && record.BestEpoch <= config.Epochs
+
+    /// The record of a finished run of this configuration. Where there is a file that is no such record, `warn` is told and the run counts as
+    /// not done; so it does where its weights are missing.
+    let tryFind (warn: string -> unit) (out: string) (config: Config) : Record option =
+        let path = recordPath out config
+
+        if not (File.Exists path) then
+            None
+        else
+            match Errors.reading path (fun () -> File.ReadAllText path) |> Json.tryRead<Record> with
+            | Some record when not (isNull (box record)) && isSound config record ->
+                if File.Exists(weightsPath out config) then
+                    Some record
+                else
+                    warn $"{path}: its weights are missing; the run is done again."
+                    None
+            | _ ->
+                warn $"{path}: not a sound record of its run; the run is done again."
+                None
+
+    /// Writes a run's weights, timing and, last, its record, which makes it a finished one.
+    let write (out: string) (dataset: Dataset) (trained: Trained) : unit =
+        let config = trained.Record.Config
+        Checkpoint.write (weightsPath out config) dataset trained
+        Json.write (timingPath out config) trained.Timing
+        Json.write (recordPath out config) trained.Record

@@ -1,0 +1,484 @@
+namespace PatchUp.Functional.Laws
+
+open FsCheck
+open FsCheck.FSharp
+open PatchUp.Functional
+
+/// What laws of masks share.
+[<RequireQualifiedAccess>]
+module MaskValues =
+
+    /// How much of each feature stays: sample, channel, place on the plane.
+    let kept (mask: Mask) : int -> int -> int -> float =
+        let plane = mask.Height * mask.Width
+
+        let index n c p =
+            ((n % mask.Samples) * mask.Channels + c % mask.Channels) * plane + p
+
+        match mask.Values with
+        | Hard bits -> fun n c p -> if bits[index n c p] then 1.0 else 0.0
+        | Soft values -> fun n c p -> float values[index n c p]
+
+    /// Every value, as numbers.
+    let numbers (mask: Mask) : float[] =
+        match mask.Values with
+        | Hard bits -> bits |> Array.map (fun bit -> if bit then 1.0 else 0.0)
+        | Soft values -> values |> Array.map float
+
+    /// The values for all of a batch's features, one sample or channel standing for all where it does.
+    let spread (count: int) (shape: Shape) (mask: Mask) : float[] =
+        let kept = kept mask
+
+        [| for n in 0 .. count - 1 do
+               for c in 0 .. shape.Channels - 1 do
+                   for p in 0 .. shape.Height * shape.Width - 1 -> kept n c p |]
+
+    /// The mean over one sample's features.
+    let mean (mask: Mask) (sample: int) : float =
+        let size = mask.Channels * mask.Height * mask.Width
+        Array.sub (numbers mask) (sample % mask.Samples * size) size |> Array.average
+
+/// Laws of drawn masks.
+module MaskLaws =
+
+    let private law name kind trials statement check =
+        { About = "Mask"
+          Name = name
+          Statement = statement
+          Kind = kind
+          Trials = trials
+          Check = check }
+
+    let private ofRegions name statement check =
+        law name LawKind.Exact 200 statement (OfRegion(Generators.region, check))
+
+    let private infoOf (trial: RegionTrial) =
+        { BatchInfo.ofShape trial.Count trial.Shape with
+            First = trial.First }
+
+    let private draw (s: Subject) (trial: RegionTrial) region =
+        s.DrawRegion trial.Key (infoOf trial) trial.Shape region
+
+    let private spread (trial: RegionTrial) mask =
+        MaskValues.spread trial.Count trial.Shape mask
+
+    /// Two masks that say the same of every feature; soft ones to 1e-6.
+    let private same what (trial: RegionTrial) (expected: Mask) (found: Mask) =
+        match expected.Values, found.Values with
+        | Hard _, Soft _
+        | Soft _, Hard _ -> Verdict.Broken $"{what}: one mask is hard and the other soft."
+        | _ -> Verdict.near what 0.0 1e-6 (spread trial expected) (spread trial found)
+
+    let private isSoft (mask: Mask) =
+        match mask.Values with
+        | Hard _ -> false
+        | Soft _ -> true
+
+    let rec private hasCustom region =
+        match region with
+        | Custom _ -> true
+        | Not a
+        | PerSample a
+        | PerChannel a
+        | Shared a -> hasCustom a
+        | And(a, b)
+        | Or(a, b) -> hasCustom a || hasCustom b
+        | _ -> false
+
+    /// Whether some random leaf is drawn for each sample, and whether some is for each channel.
+    let private granularity region =
+        let rec go perSample perChannel region =
+            let random natural = perSample, defaultArg perChannel natural
+
+            match region with
+            | Nowhere
+            | Everywhere -> false, false
+            | Cells _
+            | Blocks _
+            | Channels _ -> random true
+            | Rect _
+            | Custom _ -> random false
+            | Not a -> go perSample perChannel a
+            | And(a, b)
+            | Or(a, b) ->
+                let samples, channels = go perSample perChannel a
+                let samples', channels' = go perSample perChannel b
+                samples || samples', channels || channels'
+            | PerSample a -> go true perChannel a
+            | PerChannel a -> go perSample (Some true) a
+            | Shared a -> go perSample (Some false) a
+
+        go false None region
+
+    let size =
+        ofRegions
+            "a mask has the size of its granularity"
+            "[1|N, 1|C, H, W]: N where a random leaf is per sample, C where one is per channel (Cells, Blocks and Channels by nature)"
+            (fun s trial ->
+                let mask = draw s trial trial.Region
+                let perSample, perChannel = granularity trial.Region
+                let samples = if perSample then trial.Count else 1
+                let channels = if perChannel then trial.Shape.Channels else 1
+                let size = [ samples; channels; trial.Shape.Height; trial.Shape.Width ]
+
+                [ Verdict.equal "the mask's size" size [ mask.Samples; mask.Channels; mask.Height; mask.Width ]
+                  Verdict.equal "the number of values" (List.reduce (*) size) (MaskValues.numbers mask).Length ]
+                |> Verdict.all)
+
+    let unchangedIsMean =
+        ofRegions "p_u is the mean of M" "p_u = mean M for each sample: a count over a size" (fun s trial ->
+            let mask = draw s trial trial.Region
+            let expected = Array.init mask.Samples (MaskValues.mean mask)
+            Verdict.near "p_u" 0.0 (if isSoft mask then 1e-6 else 1e-12) expected (s.Unchanged mask))
+
+    let hardMasksAreBits =
+        ofRegions "hard masks are bits" "without a soft custom M is in {0, 1}; with one in [0, 1]" (fun s trial ->
+            let mask = draw s trial trial.Region
+
+            match mask.Values with
+            | Hard _ -> Verdict.Kept
+            | Soft values when hasCustom trial.Region ->
+                Verdict.require (values |> Array.forall (fun v -> v >= 0.0f && v <= 1.0f)) (fun () -> "a value lies outside [0, 1].")
+            | Soft _ -> Verdict.Broken "the mask holds numbers instead of bits.")
+
+    let notComplements =
+        ofRegions "Not complements and is an involution" "M(not r) = 1 - M(r), M(not (not r)) = M(r), with the same key" (fun s trial ->
+            let mask = draw s trial trial.Region
+            let complement = spread trial mask |> Array.map (fun m -> 1.0 - m)
+
+            [ Verdict.near "the complement" 0.0 1e-6 complement (spread trial (draw s trial (Not trial.Region)))
+              same "the double complement" trial mask (draw s trial (Not(Not trial.Region))) ]
+            |> Verdict.all)
+
+    /// Two regions, from one generated: its operands if it has two, else the same one twice.
+    let private operands region =
+        match region with
+        | And(a, b)
+        | Or(a, b) -> a, b
+        | a -> a, a
+
+    let deMorgan =
+        ofRegions "De Morgan at the leaves' keys" "not (a and b) = (not a) or (not b), not (a or b) = (not a) and (not b)" (fun s trial ->
+            let a, b = operands trial.Region
+
+            [ same "not (a and b)" trial (draw s trial (Not(And(a, b)))) (draw s trial (Or(Not a, Not b)))
+              same "not (a or b)" trial (draw s trial (Not(Or(a, b)))) (draw s trial (And(Not a, Not b))) ]
+            |> Verdict.all)
+
+    let units =
+        ofRegions
+            "Everywhere and Nowhere are units"
+            "a and everywhere = everywhere and a = a = a or nowhere = nowhere or a; a and nowhere = nowhere; a or everywhere = everywhere"
+            (fun s trial ->
+                let a = trial.Region
+                let drawn = draw s trial
+                let mask = drawn a
+                let all value = Array.create (spread trial mask).Length value
+
+                [ same "a and everywhere" trial mask (drawn (And(a, Everywhere)))
+                  same "everywhere and a" trial mask (drawn (And(Everywhere, a)))
+                  same "a or nowhere" trial mask (drawn (Or(a, Nowhere)))
+                  same "nowhere or a" trial mask (drawn (Or(Nowhere, a)))
+                  Verdict.near "a and nowhere" 0.0 0.0 (all 1.0) (spread trial (drawn (And(a, Nowhere))))
+                  Verdict.near "a or everywhere" 0.0 0.0 (all 0.0) (spread trial (drawn (Or(a, Everywhere)))) ]
+                |> Verdict.all)
+
+    let setsOfAltered =
+        ofRegions
+            "And thins, Or adds"
+            "1 - M(a and b) <= 1 - M(a) <= 1 - M(a or b) at every feature, with the same key"
+            (fun s trial ->
+                let a, b = operands trial.Region
+                let kept region = spread trial (draw s trial region)
+                let first, both, either = kept a, kept (And(a, b)), kept (Or(a, b))
+
+                [ Verdict.require (Array.forall2 (fun m m' -> m' >= m - 1e-6) first both) (fun () -> "a and b alters more than a does.")
+                  Verdict.require (Array.forall2 (fun m m' -> m' <= m + 1e-6) first either) (fun () -> "a or b alters less than a does.") ]
+                |> Verdict.all)
+
+    let granularityAtLeaves =
+        ofRegions
+            "granularity is pushed to the leaves"
+            "perSample (perSample a) = perSample a; perSample (a op b) = perSample a op perSample b; so for perChannel and shared; the innermost wins"
+            (fun s trial ->
+                let a, b = operands trial.Region
+                let drawn = draw s trial
+
+                let pushed name (wrap: Region -> Region) =
+                    [ Verdict.equal $"{name} twice" (drawn (wrap a)) (drawn (wrap (wrap a)))
+                      Verdict.equal $"{name} of and" (drawn (And(wrap a, wrap b))) (drawn (wrap (And(a, b))))
+                      Verdict.equal $"{name} of or" (drawn (Or(wrap a, wrap b))) (drawn (wrap (Or(a, b))))
+                      Verdict.equal $"{name} of not" (drawn (Not(wrap a))) (drawn (wrap (Not a))) ]
+
+                [ pushed "perSample" PerSample
+                  pushed "perChannel" PerChannel
+                  pushed "shared" Shared
+                  [ Verdict.equal "shared (perChannel a)" (drawn (PerChannel a)) (drawn (Shared(PerChannel a)))
+                    Verdict.equal "perChannel (shared a)" (drawn (Shared a)) (drawn (PerChannel(Shared a)))
+                    Verdict.equal "perSample inside or outside" (drawn (PerSample(PerChannel a))) (drawn (PerChannel(PerSample a))) ] ]
+                |> Seq.concat
+                |> Verdict.all)
+
+    // ---- painting ----
+
+    /// The altered features of one plane of a hard mask.
+    let private planes (mask: Mask) : bool[,][] =
+        let kept = MaskValues.kept mask
+
+        [| for n in 0 .. mask.Samples - 1 do
+               for c in 0 .. mask.Channels - 1 ->
+                   Array2D.init mask.Height mask.Width (fun y x -> kept n c (y * mask.Width + x) = 0.0) |]
+
+    let private blocksOnly: Arbitrary<Region> =
+        Generators.region
+        |> Arb.filter (fun region ->
+            match region with
+            | Blocks(_, fraction, _) -> fraction > 0.0 && fraction < 1.0
+            | _ -> false)
+
+    let wholeBlocks =
+        let check (s: Subject) (trial: RegionTrial) =
+            match trial.Region with
+            | Blocks(size, _, calibration) ->
+                let height, width = trial.Shape.Height, trial.Shape.Width
+                let blockHeight, blockWidth = min size height, min size width
+
+                let starts side block =
+                    match calibration with
+                    | Valid -> [ 0 .. side - block ]
+                    | _ -> [ -(block / 2) .. side - 1 - block / 2 ]
+
+                // Every altered feature must lie in a block that is wholly altered, as far as it is on the map.
+                let isExplained (altered: bool[,]) =
+                    let explained = Array2D.create height width false
+
+                    for top in starts height blockHeight do
+                        for left in starts width blockWidth do
+                            let cells =
+                                [ for y in max 0 top .. min height (top + blockHeight) - 1 do
+                                      for x in max 0 left .. min width (left + blockWidth) - 1 -> y, x ]
+
+                            if cells |> List.forall (fun (y, x) -> altered[y, x]) then
+                                for y, x in cells do
+                                    explained[y, x] <- true
+
+                    explained = altered
+
+                Verdict.require (draw s trial trial.Region |> planes |> Array.forall isExplained) (fun () ->
+                    $"an altered feature lies in no wholly altered block of {blockHeight} x {blockWidth}.")
+            | _ -> Verdict.NotApplicable
+
+        law
+            "blocks are whole"
+            LawKind.Exact
+            300
+            "the altered features are a union of min(b,H) x min(b,W) blocks, clipped at the border (Exact, Paper) or inside it (Valid)"
+            (OfRegion(blocksOnly, check))
+
+    let oneRectangle =
+        let check (s: Subject) (trial: RegionTrial) =
+            match trial.Region with
+            | Rect(Always area) ->
+                let side axis = int (floor (float axis * sqrt area + 0.5))
+
+                // The run of altered lines: whole if it touches no border, at most clipped by half if it does.
+                let fits size (lines: int list) =
+                    let full = side size
+                    let run = lines.Length
+                    let isRun = lines = [ lines.Head .. lines.Head + run - 1 ]
+                    let clipped = lines.Head = 0 || List.last lines = size - 1
+                    isRun && run <= full && (run = full || clipped) && run >= full / 2
+
+                let isRectangle (altered: bool[,]) =
+                    let height, width = trial.Shape.Height, trial.Shape.Width
+                    let rows = [ for y in 0 .. height - 1 do if Seq.exists (fun x -> altered[y, x]) [ 0 .. width - 1 ] then y ]
+                    let columns = [ for x in 0 .. width - 1 do if Seq.exists (fun y -> altered[y, x]) [ 0 .. height - 1 ] then x ]
+
+                    match rows, columns with
+                    | [], _
+                    | _, [] -> min (side height) (side width) = 0
+                    | _ ->
+                        fits height rows
+                        && fits width columns
+                        && Seq.allPairs rows columns |> Seq.forall (fun (y, x) -> altered[y, x])
+
+                Verdict.require (draw s trial trial.Region |> planes |> Array.forall isRectangle) (fun () ->
+                    $"the altered features are no rectangle of {side trial.Shape.Height} x {side trial.Shape.Width}, clipped at the border.")
+            | _ -> Verdict.NotApplicable
+
+        law
+            "a rectangle is one"
+            LawKind.Exact
+            200
+            "rect (always a) alters one filled rectangle of sides round(H sqrt a) x round(W sqrt a), centred on the map and clipped"
+            (OfRegion(Arb.fromGen (Gen.map (Always >> Rect) Generators.fraction.Generator), check))
+
+    // ---- statistics ----
+
+    let private many = 12000
+
+    /// Simulated statistics over `many` keys.
+    let private simulate (trial: RegionTrial) (statistic: Key -> float[]) : float[] =
+        let sums = statistic (Key.child 0 trial.Key)
+
+        for i in 1 .. many - 1 do
+            let more = statistic (Key.child i trial.Key)
+
+            for p in 0 .. sums.Length - 1 do
+                sums[p] <- sums[p] + more[p]
+
+        sums |> Array.map (fun sum -> sum / float many)
+
+    let private flat (map: float[,]) = Seq.cast<float> map |> Array.ofSeq
+
+    /// How much of every place of the first sample's first channel is altered.
+    let private altered (s: Subject) (trial: RegionTrial) region key =
+        let mask = s.DrawRegion key (infoOf trial) trial.Shape region
+        let kept = MaskValues.kept mask
+        Array.init (mask.Height * mask.Width) (fun p -> 1.0 - kept 0 0 p)
+
+    let private small (trial: RegionTrial) =
+        { trial with
+            Count = 1
+            Shape = { trial.Shape with Channels = 1 } }
+
+    let expectedIsRealised =
+        let check (s: Subject) (trial: RegionTrial) =
+            let trial = small trial
+            let expected = flat (s.Expected trial.Shape trial.Region)
+
+            let found =
+                simulate trial (fun key ->
+                    let altered = altered s trial trial.Region key
+                    Array.append altered [| Array.average altered |])
+
+            let places =
+                Array.zip (Array.append expected [| Array.average expected |]) found
+                |> Seq.mapi (fun p (expected, found) -> Chance.mean $"the altered share, place {p} (or the mean)" many expected found)
+
+            Verdict.all places
+
+        law
+            "the altered fraction is the expected one"
+            (Chance.kind many)
+            40
+            "P(M = 0) = expected, at every place of the map and in its mean"
+            (OfRegion(Generators.region, check))
+
+    let requestedIsExpected =
+        let check (s: Subject) (size, fraction, shape: Shape) =
+            let expected =
+                s.Expected shape (Blocks(size, fraction, Exact)) |> flat
+
+            [ Verdict.near "the expected altered fraction" 0.0 1e-9 [| fraction |] [| Array.average expected |]
+              Verdict.require (expected |> Array.forall (fun p -> p >= 0.0 && p <= 1.0)) (fun () -> "a probability lies outside [0, 1].") ]
+            |> Verdict.all
+
+        let cases =
+            gen {
+                let! size = Gen.choose (1, 40)
+                let! fraction = Generators.fraction.Generator
+                let! height = Gen.choose (1, 33)
+                let! width = Gen.choose (1, 33)
+
+                return
+                    size,
+                    fraction,
+                    ({ Channels = 1
+                       Height = height
+                       Width = width }
+                    : Shape)
+            }
+
+        law
+            "the expected fraction is the requested one"
+            LawKind.Exact
+            300
+            "mean (expected (blocks b f exact)) = f within 1e-9 for H, W in 1 .. 33, b in 1 .. 40"
+            (OfLibrary(fun s -> Law.forAll (Arb.fromGen cases) (check s)))
+
+    /// Random leaves whose places are each altered sometimes and left sometimes.
+    let private leaves: Arbitrary<Region> =
+        Arb.fromGen (
+            Gen.oneof
+                [ Gen.elements [ Cells 0.5; Channels 0.5; Generators.stripes 2; Rect(Always 0.02); Rect Uniform; Rect(Beta(1.0, 1.0)) ]
+                  Gen.map2 (fun size calibration -> Blocks(size, 0.4, calibration)) (Gen.choose (1, 5)) (Gen.elements [ Exact; Paper; Valid ]) ]
+        )
+
+    let everyPlaceReachable =
+        let check (s: Subject) (trial: RegionTrial) =
+            let trial = small trial
+            let expected = flat (s.Expected trial.Shape trial.Region)
+            let found = simulate trial (altered s trial trial.Region)
+
+            Array.zip expected found
+            |> Seq.mapi (fun p (expected, found) ->
+                // (1 - .002)^12000 < 1e-10.
+                if expected < 0.002 then
+                    Verdict.NotApplicable
+                else
+                    Verdict.require (found > 0.0) (fun () -> $"place {p} of {trial.Shape} is never altered."))
+            |> Verdict.all
+
+        law
+            "every place is reachable"
+            (Chance.kind many)
+            12
+            "a place that is altered with a probability of .002 or more is altered at least once in 12,000 draws"
+            (OfRegion(leaves, check))
+
+    let private independence name (units: RegionTrial -> RegionTrial) second statement =
+        let check (s: Subject) (trial: RegionTrial) =
+            let trial = units trial
+            let region = PerSample(PerChannel trial.Region)
+            let expected = flat (s.Expected trial.Shape region)
+
+            let together key =
+                let mask = s.DrawRegion key (infoOf trial) trial.Shape region
+                let kept = MaskValues.kept mask
+                let n, c = second
+
+                [| expected |> Array.mapi (fun p _ -> (1.0 - kept 0 0 p) * (1.0 - kept n c p)) |> Array.average |]
+
+            simulate trial together
+            |> Array.head
+            |> Chance.mean "the share of places altered in both" many (expected |> Array.averageBy (fun p -> p * p))
+
+        law name (Chance.kind many) 10 statement (OfRegion(leaves, check))
+
+    let samplesIndependent =
+        independence
+            "samples are independent where PerSample"
+            (fun trial ->
+                { trial with
+                    Count = 2
+                    Shape = { trial.Shape with Channels = 1 } })
+            (1, 0)
+            "P(both samples' M = 0 at a place) = P(M = 0)^2"
+
+    let channelsIndependent =
+        independence
+            "channels are independent where PerChannel"
+            (fun trial ->
+                { trial with
+                    Count = 1
+                    Shape = { trial.Shape with Channels = 2 } })
+            (0, 1)
+            "P(both channels' M = 0 at a place) = P(M = 0)^2"
+
+    let all =
+        [ size
+          unchangedIsMean
+          hardMasksAreBits
+          notComplements
+          deMorgan
+          units
+          setsOfAltered
+          granularityAtLeaves
+          wholeBlocks
+          oneRectangle
+          expectedIsRealised
+          requestedIsExpected
+          everyPlaceReachable
+          samplesIndependent
+          channelsIndependent ]

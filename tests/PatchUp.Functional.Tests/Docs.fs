@@ -1,0 +1,87 @@
+/// The code blocks of the README and the docs: cut from compiled files, or the output of commands run here.
+/// A comment before a block says what it is: `<!-- snippet: name -->` or `<!-- run -->`. `--update-docs` rewrites the blocks.
+module PatchUp.Tests.Docs
+
+open System
+open System.IO
+open System.Text.RegularExpressions
+
+/// The repository's root, from wherever the tests run.
+let root =
+    let rec up (folder: DirectoryInfo) =
+        if File.Exists(Path.Combine(folder.FullName, "PatchUp.Functional.sln")) then
+            folder.FullName
+        else
+            up folder.Parent
+
+    up (DirectoryInfo AppContext.BaseDirectory)
+
+let private sources =
+    [ "tests/PatchUp.Functional.Tests/Snippets.fs"
+      "tests/PatchUp.Functional.CSharp.Tests/FacadeTests.cs" ]
+
+let private read (path: string) =
+    File.ReadAllText(Path.Combine(root, path)).ReplaceLineEndings "\n"
+
+let private undent (text: string) =
+    let lines = text.Split '\n'
+
+    let indent =
+        lines
+        |> Array.filter (String.IsNullOrWhiteSpace >> not)
+        |> Array.map (fun line -> line.Length - line.TrimStart().Length)
+        |> Array.min
+
+    lines
+    |> Array.map (fun line -> if line.Length >= indent then line.Substring indent else line)
+    |> String.concat "\n"
+
+let private snippets =
+    lazy
+        Map
+            [ for source in sources do
+                  for found in Regex.Matches(read source, @"// snippet: (\w+)\n(.*?)\n *// end snippet", RegexOptions.Singleline) do
+                      found.Groups[1].Value, undent found.Groups[2].Value ]
+
+/// What the program prints for a line such as `patchup describe "blocks 7 0.5"`.
+let private output (line: string) =
+    let arguments =
+        [| for part in Regex.Matches(line, "\"([^\"]*)\"|(\\S+)") |> Seq.skip 1 ->
+               if part.Groups[1].Success then part.Groups[1].Value else part.Value |]
+
+    use out = new StringWriter()
+    let streams: PatchUp.Repro.Streams = { Out = out; Err = out; IsTerminal = false }
+    PatchUp.Repro.Program.run streams arguments |> ignore
+    out.ToString().ReplaceLineEndings("\n").TrimEnd()
+
+/// The document with every block as it ought to be.
+let render (text: string) =
+    let block (comment: string) language (body: string) =
+        $"{comment}\n```{language}\n{body}\n```"
+
+    let withSnippets =
+        Regex.Replace(
+            text,
+            @"(<!-- snippet: (\w+) -->)\n```(\w+)\n(.*?)```",
+            (fun found ->
+                block found.Groups[1].Value found.Groups[3].Value (snippets.Value[found.Groups[2].Value])),
+            RegexOptions.Singleline
+        )
+
+    Regex.Replace(
+        withSnippets,
+        @"(<!-- run -->)\n```console\n\$ ([^\n]*)\n(.*?)```",
+        (fun found ->
+            let line = found.Groups[2].Value
+            block found.Groups[1].Value "console" $"$ {line}\n{output line}"),
+        RegexOptions.Singleline
+    )
+
+/// The documents that hold code.
+let documents =
+    Path.Combine(root, "README.md") :: List.ofArray (Directory.GetFiles(Path.Combine(root, "docs"), "*.md"))
+
+/// Rewrites the blocks.
+let update () =
+    for path in documents do
+        File.WriteAllText(path, render (File.ReadAllText path))
