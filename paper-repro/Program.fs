@@ -1,11 +1,13 @@
 module PatchUp.Repro.Program
 
 open System
-open System.Runtime.InteropServices
 open PatchUp.Functional
 
 let private help =
-    let verbs = Verbs.all |> List.map (fun (name, summary, _) -> $"  {name.PadRight 10}{summary}") |> String.concat "\n"
+    let verbs =
+        Verbs.all
+        |> List.map (fun (name, summary, _) -> $"  {name.PadRight 10}{summary}")
+        |> String.concat "\n"
 
     $"""patchup compares PatchUp and other regularizers on images.
 
@@ -26,10 +28,15 @@ let private dispatch (streams: Streams) (argv: string[]) =
         match Verbs.all |> List.tryFind (fun (name, _, _) -> name = verb) with
         | Some(_, _, run) -> run streams (Array.ofList rest)
         | None ->
-            let hint = Notation.nearest names verb |> Option.map (fun near -> $" (did you mean {near}?)") |> Option.defaultValue ""
+            let hint =
+                Notation.nearest names verb
+                |> Option.map (fun near -> $" (did you mean {near}?)")
+                |> Option.defaultValue ""
+
             Errors.user $"""'{verb}' is not a verb{hint}; the verbs are {String.Join(", ", names)}."""
 
-/// Runs a command line. The exit code is 0, 2 for what the user can put right, or 1 for a run that failed; then `Err` has one line that says why.
+/// Runs a command line. The exit code is 0, 2 for what the user can put right, or 1 for a run that failed; then `Err`
+/// has one line that says why.
 let run (streams: Streams) (argv: string[]) : int =
     let fail code (message: string) =
         streams.Err.WriteLine $"""patchup: {message.ReplaceLineEndings " "}"""
@@ -46,20 +53,8 @@ let run (streams: Streams) (argv: string[]) : int =
     | RunFailed message -> fail 1 message
     | error -> fail 1 $"an unforeseen fault, {error.GetType().Name}: {error.Message}"
 
-/// libc's own: .NET's copy of the environment does not reach native libraries.
-[<DllImport("libc", CharSet = CharSet.Ansi)>]
-extern int private setenv(string name, string value, int overwrite)
-
-/// OpenMP's threads wait for one another by spinning; where another process wants a core, that makes training up to twenty times slower.
-/// Sleeping costs little. Results are the same. It must be said before the native library is loaded; a user's own choice is kept.
-let private waitAsleep () =
-    if OperatingSystem.IsLinux() then
-        setenv ("OMP_WAIT_POLICY", "PASSIVE", 0) |> ignore
-
 [<EntryPoint>]
 let main argv =
-    waitAsleep ()
-
     run
         { Out = Console.Out
           Err = Console.Error

@@ -49,7 +49,9 @@ type PredictArguments =
     interface IArgParserTemplate with
         member this.Usage =
             match this with
-            | Files _ -> "a weights file (.safetensors) that train or compare wrote, then JPEG or PNG files; they are resized to the network's size."
+            | Files _ ->
+                "a weights file (.safetensors) that train or compare wrote, then JPEG or PNG files, which are resized \
+                 to the network's size."
             | Json -> "print JSON instead of tables."
 
 /// What belongs to `patchup train` alone.
@@ -60,13 +62,15 @@ type TrainArguments =
     interface IArgParserTemplate with
         member this.Usage =
             match this with
-            | Method _ -> $"a name that 'patchup methods' lists, or a line of notation (default {Config.standard.Method})."
+            | Method _ ->
+                $"a name that 'patchup methods' lists, or a line of notation (default {Config.standard.Method})."
             | Seed _ -> $"what all randomness follows from (default {Config.standard.Seed})."
 
 /// What belongs to `patchup compare` alone.
 type CompareArguments =
     | [<Unique>] Methods of methods: string
     | [<Unique>] Seeds of count: int
+    | [<Unique>] Jobs of runs: int
 
     /// The methods of the project's demo.
     static member DefaultMethods = "none,mixup,cutmix,manifold-mixup,soft-patchup,hard-patchup"
@@ -78,8 +82,13 @@ type CompareArguments =
         member this.Usage =
             match this with
             | Methods _ ->
-                $"names or lines of notation, with commas between; differences are from the first (default {CompareArguments.DefaultMethods})."
-            | Seeds _ -> $"how many seeds to train every method with: 0, 1, ... (default {CompareArguments.DefaultSeeds})."
+                $"names or lines of notation, with commas between; differences are from the first (default \
+                  {CompareArguments.DefaultMethods})."
+            | Seeds _ ->
+                $"how many seeds to train every method with: 0, 1, ... (default {CompareArguments.DefaultSeeds})."
+            | Jobs _ ->
+                $"how many runs go on at the same time; results do not depend on it (default: one for each processor, \
+                  here {Environment.ProcessorCount})."
 
 /// What `patchup train` and `patchup compare` share.
 type TrainingArguments =
@@ -105,20 +114,30 @@ type TrainingArguments =
             let standard = Config.standard
 
             match this with
-            | Data _ -> "an archive (.tar.gz, .tgz, .tar) or a folder of train/CLASS/*.jpg and test/CLASS/*.jpg (default: the 6,000 images in the program)."
-            | Out _ -> $"the folder for results; finished runs found there are not done again (default {TrainingArguments.DefaultOut})."
-            | Train_Per_Class _ -> $"training images of each class, a tenth of which is held out for validation (default {standard.TrainPerClass})."
+            | Data _ ->
+                "an archive (.tar.gz, .tgz, .tar) or a folder of train/CLASS/*.jpg and test/CLASS/*.jpg (default: the \
+                 6,000 images in the program)."
+            | Out _ ->
+                $"the folder for results; runs found finished there are not done again (default \
+                  {TrainingArguments.DefaultOut})."
+            | Train_Per_Class _ ->
+                $"training images of each class, a tenth of which is held out for validation (default \
+                  {standard.TrainPerClass})."
             | Test_Per_Class _ -> $"test images of each class (default {standard.TestPerClass})."
             | Depth _ -> $"of the PreActResNet: 18 or 34 (default {standard.Depth})."
             | Width _ -> $"of its first stage; the paper's is 64 (default {standard.Width})."
             | Epochs _ -> $"passes over the training images (default {standard.Epochs})."
             | Batch_Size _ -> $"images a step (default {standard.BatchSize})."
-            | Learning_Rate _ -> $"of the first epoch; divided by ten at 1/2 and at 3/4 of the epochs (default {standard.LearningRate})."
+            | Learning_Rate _ ->
+                $"of the first epoch; divided by ten at 1/2 and at 3/4 of the epochs (default {standard.LearningRate})."
             | Loss _ ->
                 let names = Config.losses |> List.map fst |> String.concat ", "
                 $"one of {names} (default: the method's own, which is {standard.Loss} for a line of notation)."
-            | Label_Smoothing _ -> $"moves this share of every label to all classes evenly (default {standard.LabelSmoothing})."
-            | Threads _ -> $"of the native library; results depend on it in their last bits (default: one for each processor, here {standard.Threads})."
+            | Label_Smoothing _ ->
+                $"moves this share of every label to all classes evenly (default {standard.LabelSmoothing})."
+            | Threads _ ->
+                $"of the native library in each run; results depend on it in their last bits (default \
+                  {standard.Threads})."
             | Json -> "print JSON instead of a table; progress goes to standard error in any case."
 
 /// The command line's words.
@@ -139,13 +158,27 @@ module Arguments =
 
     /// Argu's message without the usage below it; for an unknown option also what there is.
     let private refuse (verb: string) (options: string list) (error: ArguParseException) : 'a =
-        let line = error.Message.Split('\n')[0]
-        let line = if line.StartsWith "ERROR: " then line.Substring 7 else line
-        let allowed = String.Join(", ", options)
-        Errors.user $"{verb}: {line.TrimEnd('.', ' ')}. Its options are {allowed}; 'patchup {verb} --help' explains them."
+        let first = error.Message.Split('\n')[0]
+
+        let line =
+            (if first.StartsWith "ERROR: " then
+                 first.Substring 7
+             else
+                 first)
+                .TrimEnd('.', ' ')
+
+        if line.StartsWith "unrecognized" then
+            let allowed = String.Join(", ", options)
+            Errors.user $"{verb}: {line}; the options are {allowed}, and 'patchup {verb} --help' explains them."
+        else
+            Errors.user $"{verb}: {line}; 'patchup {verb} --help' explains the options."
 
     let private parser<'a when 'a :> IArgParserTemplate> (verb: string) : ArgumentParser<'a> =
-        ArgumentParser.Create<'a>(programName = $"patchup {verb}", usageStringCharacterWidth = width, checkStructure = false)
+        ArgumentParser.Create<'a>(
+            programName = $"patchup {verb}",
+            usageStringCharacterWidth = width,
+            checkStructure = false
+        )
 
     /// Parses a verb's arguments.
     let parse<'a when 'a :> IArgParserTemplate> (verb: string) (argv: string[]) : ParseResults<'a> =
@@ -160,15 +193,20 @@ module Arguments =
             refuse verb (optionsOf parser) error
 
     /// Parses the arguments of a verb that trains: its own, and the shared ones.
-    let parseTraining<'a when 'a :> IArgParserTemplate> (verb: string) (argv: string[]) : ParseResults<'a> * ParseResults<TrainingArguments> =
+    let parseTraining<'a when 'a :> IArgParserTemplate>
+        (verb: string)
+        (argv: string[])
+        : ParseResults<'a> * ParseResults<TrainingArguments> =
         let own = parser<'a> verb
         let shared = parser<TrainingArguments> verb
 
         if argv |> Array.exists (fun argument -> List.contains argument helpFlags) then
-            raise (Help(own.PrintUsage() + "\n" + shared.PrintUsage(hideSyntax = true)))
+            raise (Help(own.PrintUsage() + "\nOF THE TRAINING:\n" + shared.PrintUsage(hideSyntax = true)))
 
         try
-            let training = shared.ParseCommandLine(argv, raiseOnUsage = false, ignoreUnrecognized = true)
+            let training =
+                shared.ParseCommandLine(argv, raiseOnUsage = false, ignoreUnrecognized = true)
+
             own.ParseCommandLine(Array.ofList training.UnrecognizedCliParams, raiseOnUsage = false), training
         with :? ArguParseException as error ->
             refuse verb (optionsOf own @ optionsOf shared) error
@@ -205,7 +243,8 @@ module Arguments =
 
     /// A catalogue name with its loss, or a line of notation, which is trained with cross-entropy and is its own name.
     let method' (text: string) : Method =
-        let text = String.Join(' ', text.Split((null: char[]), StringSplitOptions.RemoveEmptyEntries))
+        let text =
+            String.Join(' ', text.Split((null: char[]), StringSplitOptions.RemoveEmptyEntries))
 
         match Catalogue.tryFind text, Catalogue.parse text with
         | Some known, _ -> known
@@ -214,7 +253,9 @@ module Arguments =
               Regularizer = regularizer
               Loss = CrossEntropy
               Paper = "" }
-        | None, Error error -> Errors.user $"the method \"{text}\" cannot be read {error}; 'patchup methods' lists the names."
+        | None, Error error ->
+            Errors.user
+                $"the method \"{text}\" cannot be read {string(error).TrimEnd '.'}; 'patchup methods' lists the names."
 
     /// Several methods with commas between, each named once.
     let methods (text: string) : Method list =

@@ -23,30 +23,35 @@ module Following =
     let private duration (seconds: float) =
         let whole = TimeSpan.FromSeconds(Math.Round seconds)
 
-        if whole.TotalHours >= 1.0 then $"{int whole.TotalHours} h {whole.Minutes} min"
-        elif whole.TotalMinutes >= 1.0 then $"{whole.Minutes} min {whole.Seconds} s"
-        else $"{whole.Seconds} s"
+        if whole.TotalHours >= 1.0 then
+            $"{int whole.TotalHours} h {whole.Minutes} min"
+        elif whole.TotalMinutes >= 1.0 then
+            $"{whole.Minutes} min {whole.Seconds} s"
+        else
+            $"{whole.Seconds} s"
 
     let private line (run: string) (epoch: Epoch) (rate: float) =
         $"{run}: epoch {epoch.Epoch}, loss {epoch.TrainLoss:F3}, expected accuracy under mixing \
           {epoch.ExpectedAccuracyUnderMixing:F1} %%, validation error {epoch.ValidationError:F1} %%, {rate:F0} images/s"
 
-    let private plainly (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> 'a) : 'a =
+    let private plainly (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> unit) : unit =
         let clock = Stopwatch.StartNew()
-        let mutable seen = 0
+        let seen = ref 0
 
         let report run advance =
             match advance with
-            | Stepped count -> seen <- seen + count
+            | Stepped count -> seen.Value <- seen.Value + count
             | EpochDone epoch ->
-                let rate = float seen / clock.Elapsed.TotalSeconds
-                let left = duration (float (images - seen) / rate)
+                let rate = float seen.Value / clock.Elapsed.TotalSeconds
+                let left = duration (float (images - seen.Value) / rate)
                 streams.Err.WriteLine $"{line run epoch rate}, {left} left"
 
         work report
 
-    let private drawn (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> 'a) : 'a =
-        let console = AnsiConsole.Create(AnsiConsoleSettings(Out = AnsiConsoleOutput streams.Err))
+    let private drawn (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> unit) : unit =
+        let console =
+            AnsiConsole.Create(AnsiConsoleSettings(Out = AnsiConsoleOutput streams.Err))
+
         let clock = Stopwatch.StartNew()
 
         let columns: ProgressColumn[] =
@@ -64,11 +69,11 @@ module Following =
                 work (fun run advance ->
                     match advance with
                     | Stepped count -> task.Increment(float count)
-                    | EpochDone epoch -> task.Description <- Markup.Escape(line run epoch (task.Value / clock.Elapsed.TotalSeconds))))
+                    | EpochDone epoch ->
+                        task.Description <- Markup.Escape(line run epoch (task.Value / clock.Elapsed.TotalSeconds))))
 
-    /// Does work that trains on so many images in all and reports each run's progress under the run's name.
-    let training (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> 'a) : 'a =
-        if streams.IsTerminal then
-            drawn streams images work
-        else
-            plainly streams images work
+    /// Does work that trains on so many images in all and reports each run's progress under the run's name, from any
+    /// thread.
+    let training (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> unit) : unit =
+        let follow = if streams.IsTerminal then drawn else plainly
+        follow streams images (fun report -> work (fun run advance -> lock streams (fun () -> report run advance)))

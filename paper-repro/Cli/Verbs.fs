@@ -1,7 +1,10 @@
 namespace PatchUp.Repro
 
 open System
+open System.Collections.Concurrent
 open System.IO
+open System.Runtime.ExceptionServices
+open System.Threading.Tasks
 open Argu
 open PatchUp.Functional
 open TorchSharp
@@ -44,8 +47,18 @@ module Verbs =
 
     let private describe (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<DescribeArguments> "describe" argv
-        let description = results.GetResult DescribeArguments.Method |> Arguments.method' |> Describe.method'
-        let show = if results.Contains DescribeArguments.Json then Json.show else Describe.text
+
+        let description =
+            results.GetResult DescribeArguments.Method
+            |> Arguments.method'
+            |> Describe.method'
+
+        let show =
+            if results.Contains DescribeArguments.Json then
+                Json.show
+            else
+                Describe.text
+
         streams.Out.WriteLine(show description)
 
     let private draw (streams: Streams) (argv: string[]) =
@@ -62,7 +75,8 @@ module Verbs =
             Errors.user $"size {size}: it must lie in 8 .. 512."
 
         let images =
-            paths |> List.map (fun path -> Path.GetFileName path, Images.resize size size (Images.read path))
+            paths
+            |> List.map (fun path -> Path.GetFileName path, Images.resize size size (Images.read path))
 
         Picture.drawn out method' (results.GetResult(DrawArguments.Seed, 0)) images
         streams.Out.WriteLine $"{out}: {method'.Name} on {paths.Length} images"
@@ -75,13 +89,17 @@ module Verbs =
             let checkpoint, model = Checkpoint.read weights
 
             let predict (path: string) =
-                let pixels = Images.read path |> Images.resize checkpoint.ImageHeight checkpoint.ImageWidth
+                let pixels =
+                    Images.read path |> Images.resize checkpoint.ImageHeight checkpoint.ImageWidth
 
                 let probabilities =
                     Scope.value (fun () ->
                         use _ = torch.no_grad ()
-                        let logits = (Images.toTensor pixels).unsqueeze 0L |> model.Normalise |> Model.call model
-                        torch.nn.functional.softmax(logits, 1L).data<float32>().ToArray ())
+
+                        let logits =
+                            (Images.toTensor pixels).unsqueeze 0L |> model.Normalise |> Model.call model
+
+                        torch.nn.functional.softmax(logits, 1L).data<float32>().ToArray())
 
                 { Image = path
                   Classes =
@@ -124,46 +142,59 @@ module Verbs =
         finally
             Dataset.dispose all
 
-    /// One run for each configuration, in their order; finished ones are read from the results folder.
-    let private runs (streams: Streams) (out: string) (configs: Config list) (dataset: Dataset) : Record list =
+    /// Work on each item, `jobs` at a time, begun in their order. After the first failure nothing more is begun, and
+    /// that failure is raised.
+    let private inParallel (jobs: int) (work: 'a -> unit) (items: 'a list) : unit =
+        let inOrder = Partitioner.Create(items, EnumerablePartitionerOptions.NoBuffering)
+
+        try
+            Parallel.ForEach(inOrder, ParallelOptions(MaxDegreeOfParallelism = jobs), work)
+            |> ignore
+        with :? AggregateException as error ->
+            ExceptionDispatchInfo.Throw error.InnerExceptions[0]
+
+    /// One run for each configuration; finished ones are read from the results folder. Gives the records in the
+    /// configurations' order.
+    let private runs
+        (streams: Streams)
+        (out: string)
+        (jobs: int)
+        (configs: Config list)
+        (dataset: Dataset)
+        : Record list =
         // Everything that can be refused is refused before the first image is trained on.
         for config in configs do
             Trainer.check config dataset
 
         Records.prepare out
 
-        let warn (message: string) = streams.Err.WriteLine $"patchup: warning: {message}"
-        let found = configs |> List.map (fun config -> config, Records.tryFind warn out config)
-        let missing = found |> List.filter (snd >> Option.isNone) |> List.length
-        let images = missing * configs.Head.Epochs * Trainer.trainingImages configs.Head dataset
+        let warn (message: string) =
+            streams.Err.WriteLine $"patchup: warning: {message}"
 
-        if missing < found.Length then
-            streams.Err.WriteLine $"{found.Length - missing} of {found.Length} runs are finished already."
+        let missing =
+            configs |> List.filter (fun config -> (Records.tryFind warn out config).IsNone)
 
-        let train report number (config: Config) =
-            let name = $"[{number}/{missing}] {config.Method}, seed {config.Seed}"
-            let trained = Trainer.run (report name) config dataset
+        let images =
+            missing.Length
+            * configs.Head.Epochs
+            * Trainer.trainingImages configs.Head dataset
+
+        if missing.Length < configs.Length then
+            streams.Err.WriteLine $"{configs.Length - missing.Length} of {configs.Length} runs are finished already."
+
+        let train report (config: Config) =
+            let trained =
+                Trainer.run (report $"{config.Method}, seed {config.Seed}") config dataset
 
             try
                 Records.write out dataset trained
             finally
                 Model.dispose trained.Model
 
-            trained.Record
+        if not missing.IsEmpty then
+            Following.training streams images (fun report -> inParallel jobs (train report) missing)
 
-        let all report =
-            ((0, []), found)
-            ||> List.fold (fun (number, records) (config, record) ->
-                match record with
-                | Some record -> number, record :: records
-                | None -> number + 1, train report (number + 1) config :: records)
-            |> snd
-            |> List.rev
-
-        if missing = 0 then
-            all (fun _ _ -> ())
-        else
-            Following.training streams images all
+        configs |> List.map (fun config -> (Records.tryFind ignore out config).Value)
 
     /// The configuration of a method where the user did not choose another loss.
     let private forMethod (loss: string option) (config: Config) (method': Method) : Config =
@@ -174,7 +205,11 @@ module Verbs =
 
     let private train (streams: Streams) (argv: string[]) =
         let own, training = Arguments.parseTraining<TrainArguments> "train" argv
-        let method' = own.GetResult(TrainArguments.Method, Config.standard.Method) |> Arguments.method'
+
+        let method' =
+            own.GetResult(TrainArguments.Method, Config.standard.Method)
+            |> Arguments.method'
+
         let out = training.GetResult(TrainingArguments.Out, TrainingArguments.DefaultOut)
 
         let config =
@@ -185,14 +220,14 @@ module Verbs =
         let config, dataset = load (training.TryGetResult TrainingArguments.Data) config
 
         try
-            let record = runs streams out [ config ] dataset |> List.head
+            let record = runs streams out 1 [ config ] dataset |> List.head
 
             if training.Contains TrainingArguments.Json then
                 streams.Out.WriteLine(Json.show record)
             else
                 streams.Out.WriteLine
-                    $"{config.Method}, seed {config.Seed}: test error {record.TestError:F2} %%, test NLL {record.TestNll:F3}, from \
-                      epoch {record.BestEpoch} of {config.Epochs}, the best by validation"
+                    $"{config.Method}, seed {config.Seed}: test error {record.TestError:F2} %%, test NLL \
+                      {record.TestNll:F3}, from epoch {record.BestEpoch} of {config.Epochs}, the best by validation"
 
                 streams.Out.WriteLine $"record   {Records.recordPath out config}"
                 streams.Out.WriteLine $"weights  {Records.weightsPath out config}"
@@ -223,12 +258,19 @@ module Verbs =
 
     let private compare (streams: Streams) (argv: string[]) =
         let own, training = Arguments.parseTraining<CompareArguments> "compare" argv
-        let methods = own.GetResult(Methods, CompareArguments.DefaultMethods) |> Arguments.methods
+
+        let methods =
+            own.GetResult(Methods, CompareArguments.DefaultMethods) |> Arguments.methods
+
         let seeds = own.GetResult(Seeds, CompareArguments.DefaultSeeds)
+        let jobs = own.GetResult(Jobs, Environment.ProcessorCount)
         let out = training.GetResult(TrainingArguments.Out, TrainingArguments.DefaultOut)
 
         if seeds < 1 || seeds > 1000 then
             Errors.user $"seeds {seeds}: it must lie in 1 .. 1000."
+
+        if jobs < 1 || jobs > 256 then
+            Errors.user $"jobs {jobs}: it must lie in 1 .. 256."
 
         let shared = Arguments.config training
         Config.check shared
@@ -241,10 +283,11 @@ module Verbs =
                           { forMethod (training.TryGetResult TrainingArguments.Loss) shared method' with
                               Seed = seed } ]
 
-            let comparison = runs streams out configs dataset |> Tables.compare
+            let comparison = runs streams out jobs configs dataset |> Tables.compare
 
             let write name (text: string) =
-                Errors.writing (Path.Combine(out, name)) (fun stream -> stream.Write(Text.Encoding.UTF8.GetBytes(text + "\n")))
+                Errors.writing (Path.Combine(out, name)) (fun stream ->
+                    stream.Write(Text.Encoding.UTF8.GetBytes(text + "\n")))
 
             write "comparison.md" (Tables.markdown comparison)
             write "comparison.csv" (Tables.csv comparison)
@@ -255,7 +298,9 @@ module Verbs =
                 streams.Out.WriteLine(Json.show comparison)
             else
                 streams.Out.WriteLine(Tables.text comparison)
-                streams.Out.WriteLine $"\nwritten to {out}: comparison.md, .csv and .json, records, weights, timings and pictures"
+
+                streams.Out.WriteLine
+                    $"\nwritten to {out}: comparison.md, .csv and .json, records, weights, timings and pictures"
         finally
             Dataset.dispose dataset
 

@@ -13,13 +13,15 @@ type AlteredRegion =
 
 /// A method in words and numbers.
 type Description =
-    { Name: string
-      Paper: string
-      Notation: string
-      Loss: string
-      /// Indented lines.
-      Words: string list
-      Regions: AlteredRegion list }
+    {
+        Name: string
+        Paper: string
+        Notation: string
+        Loss: string
+        /// Indented lines.
+        Words: string list
+        Regions: AlteredRegion list
+    }
 
 [<RequireQualifiedAccess>]
 module Describe =
@@ -36,7 +38,8 @@ module Describe =
         | Name name -> $"the end of \"{name}\""
 
     let private sites (site: Site) =
-        let listed places = places |> List.map place |> String.concat "; "
+        let listed places =
+            places |> List.map place |> String.concat "; "
 
         match site with
         | At at -> $"At {place at}"
@@ -56,8 +59,18 @@ module Describe =
         let go = features perSample perChannel
 
         let leaf naturallyPerChannel phrase =
-            let often = if perSample then "anew for every sample" else "once a batch"
-            let channels = if defaultArg perChannel naturallyPerChannel then "for each channel" else "for all channels together"
+            let often =
+                if perSample then
+                    "anew for every sample"
+                else
+                    "once a batch"
+
+            let channels =
+                if defaultArg perChannel naturallyPerChannel then
+                    "for each channel"
+                else
+                    "for all channels together"
+
             $"{phrase} (drawn {often}, {channels})"
 
         match region with
@@ -70,10 +83,16 @@ module Describe =
 
             match calibration with
             | Exact -> $"{squares} that cover {number fraction} of the map in expectation"
-            | Paper -> $"{squares} at seeds anywhere on the map, as many as equation (2) gives for gamma = {number fraction}"
-            | Valid -> $"{squares} at seeds where the whole square fits, as many as equation (2) gives for gamma = {number fraction}"
+            | Paper ->
+                $"{squares} at seeds anywhere on the map, as many as equation (2) gives for gamma = {number fraction}"
+            | Valid ->
+                $"{squares} at seeds where they fit whole, as many as equation (2) gives for gamma = {number fraction}"
             |> leaf true
-        | Rect area -> leaf false $"one rectangle of the map's proportions, centred anywhere, its share of the map before clipping {drawn area}"
+        | Rect area ->
+            leaf
+                false
+                $"one rectangle of the map's proportions, centred anywhere, its share of the map {drawn area} \
+                  before it is clipped"
         | Not a -> $"all features but ({go a})"
         | And(a, b) -> $"those in both ({go a}) and ({go b})"
         | Or(a, b) -> $"those in ({go a}) or ({go b})"
@@ -120,19 +139,29 @@ module Describe =
     let private labels (step: Step) =
         match step.Partner, step.Mix with
         | Blank, _ -> "Labels stay."
-        | _, Swap -> "Label: the sample's own has the weight p_u, the share of features left unchanged; the partner's has the rest."
-        | _ -> "Label: the sample's own has the weight p_u + (1 - p_u) lambda, with p_u the share of features left unchanged; the partner's has the rest."
+        | _, Swap ->
+            "Label: the own one has the weight p_u, the share of features left unchanged; the partner's has the rest."
+        | _ ->
+            "Label: the own one has the weight p_u + (1 - p_u) lambda, with p_u the share of features left unchanged; \
+             the partner's has the rest."
 
     let private objective (step: Step) =
-        let first = "p_u times the loss at the own label plus 1 - p_u times the loss at the altered features' label"
+        let first =
+            "p_u times the loss at the own label plus 1 - p_u times the loss at the altered features' label"
+
         let second = "the loss at the mixed label"
         let objective = step.Objective
 
-        if step.Partner = Blank then None
-        elif objective = Objective.reweighted then Some $"Loss: {second}."
-        elif objective = Objective.first then Some $"Loss: {first} (the first term of equation 6)."
-        elif objective = Objective.twoTerm then Some $"Loss: {first}, plus {second} (equation 6)."
-        else Some $"Loss: {number objective.First} times ({first}) plus {number objective.Second} times ({second})."
+        if step.Partner = Blank then
+            None
+        elif objective = Objective.reweighted then
+            Some $"Loss: {second}."
+        elif objective = Objective.first then
+            Some $"Loss: {first} (the first term of equation 6)."
+        elif objective = Objective.twoTerm then
+            Some $"Loss: {first}, plus {second} (equation 6)."
+        else
+            Some $"Loss: {number objective.First} times ({first}) plus {number objective.Second} times ({second})."
 
     let private sentences (step: Step) =
         [ Some $"{sites step.Site}, altered are {features false None step.Region}."
@@ -146,12 +175,17 @@ module Describe =
 
     /// The method in plain words, a line a sentence, indented below what it depends on.
     let rec words (regularizer: Regularizer) : string list =
-        let below regularizer = words regularizer |> List.map (fun line -> "  " + line)
+        let below regularizer =
+            words regularizer |> List.map (fun line -> "  " + line)
 
         match regularizer with
         | Do step -> sentences step
         | Sequence [] -> [ "Nothing is mixed: features and labels stay." ]
-        | Sequence parts -> "All of these, in the order in which the network reaches their sites:" :: (parts |> List.mapi (fun i part -> $"- part {i + 1}:" :: below part) |> List.concat)
+        | Sequence parts ->
+            "All of these, in the order in which the network reaches their sites:"
+            :: (parts
+                |> List.mapi (fun i part -> $"- part {i + 1}:" :: below part)
+                |> List.concat)
         | Choose branches ->
             let total = branches |> List.sumBy fst
 
@@ -177,11 +211,18 @@ module Describe =
                   Altered =
                     [ for side in sides do
                           { Map = $"{side}x{side}"
-                            Fraction = Region.fraction { Channels = 1; Height = side; Width = side } region } ] }) }
+                            Fraction =
+                              Region.fraction
+                                  { Channels = 1
+                                    Height = side
+                                    Width = side }
+                                  region } ] }) }
 
     /// For a terminal.
     let text (description: Description) : string =
-        let fraction (value: float) = value.ToString("0.000", CultureInfo.InvariantCulture)
+        let fraction (value: float) =
+            value.ToString("0.000", CultureInfo.InvariantCulture)
+
         let maps = sides |> List.map (fun side -> $"{side}x{side}")
 
         let regions =
@@ -190,11 +231,17 @@ module Describe =
             else
                 let rows =
                     description.Regions
-                    |> List.map (fun region -> region.Region :: (region.Altered |> List.map (fun altered -> fraction altered.Fraction)))
+                    |> List.map (fun region ->
+                        region.Region
+                        :: (region.Altered |> List.map (fun altered -> fraction altered.Fraction)))
 
                 [ ""; "Expected altered fraction"; Tables.aligned ("region" :: maps) rows ]
 
-        let paper = if description.Paper = "" then "" else $" ({description.Paper})"
+        let paper =
+            if description.Paper = "" then
+                ""
+            else
+                $" ({description.Paper})"
 
         [ $"{description.Name}{paper}"
           ""

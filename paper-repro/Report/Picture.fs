@@ -9,11 +9,13 @@ open TorchSharp
 /// What one plan did to a batch of images, for showing.
 [<NoEquality; NoComparison>]
 type private Shown =
-    { Plan: Plan
-      Images: Pixels list
-      Mixed: Pixels list
-      /// For each image, the label weight of each image of the batch.
-      Weights: float list list }
+    {
+        Plan: Plan
+        Images: Pixels list
+        Mixed: Pixels list
+        /// For each image, the label weight of each image of the batch.
+        Weights: float list list
+    }
 
 /// Methods at work, as pictures: images enlarged without smoothing, every number labelled.
 [<RequireQualifiedAccess>]
@@ -25,7 +27,8 @@ module Picture =
 
     let private isBlank (step: Step) = (step.Partner = Blank)
 
-    /// The method as it can be shown on a few images: at the input, and with no image as its own partner unless the method says so.
+    /// The method as it can be shown on a few images: at the input, and with no image as its own partner unless the
+    /// method says so.
     let private atInput (regularizer: Regularizer) : Regularizer =
         regularizer
         |> Regularizer.map (fun step ->
@@ -41,8 +44,14 @@ module Picture =
     /// What the picture does not show as it happens in training.
     let private remarks (regularizer: Regularizer) : string list =
         let steps = Regularizer.steps regularizer
-        let hidden = steps |> List.exists (fun step -> Site.places step.Site |> List.exists (isInput >> not))
-        let always = steps |> List.forall (fun step -> Site.places step.Site |> List.forall (isInput >> not))
+
+        let hidden =
+            steps
+            |> List.exists (fun step -> Site.places step.Site |> List.exists (isInput >> not))
+
+        let always =
+            steps
+            |> List.forall (fun step -> Site.places step.Site |> List.forall (isInput >> not))
 
         [ if hidden then
               if always then
@@ -54,7 +63,8 @@ module Picture =
           if steps |> List.exists (fun step -> step.Partner = Shuffled) then
               "Here no image is its own partner; in training that may be." ]
 
-    /// Applies a plan to images in [0,1] around their mean colour, as the network sees them, and to the labels "image 0", "image 1", ...
+    /// Applies a plan to images in [0,1] around their mean colour, as the network sees them, and to the labels "image
+    /// 0", "image 1", ...
     let private show (plan: Plan) (images: Pixels list) : Shown =
         Scope.value (fun () ->
             let stacked = torch.stack (images |> List.map Images.toTensor |> Array.ofList)
@@ -123,7 +133,9 @@ module Picture =
             if fits word then
                 [ word ]
             else
-                let head = Seq.findBack (fun n -> n = 1 || fits (word.Substring(0, n))) (seq { 1 .. word.Length })
+                let head =
+                    Seq.findBack (fun n -> n = 1 || fits (word.Substring(0, n))) (seq { 1 .. word.Length })
+
                 word.Substring(0, head) :: cut (word.Substring head)
 
         text.Split ' '
@@ -156,7 +168,9 @@ module Picture =
           Draw =
             fun canvas x y ->
                 use paint = ink size colour
-                lines |> List.iteri (fun i content -> canvas.DrawText(content, x, y + line * float32 i + size, paint)) }
+
+                lines
+                |> List.iteri (fun i content -> canvas.DrawText(content, x, y + line * float32 i + size, paint)) }
 
     let private plain = text body SKColors.Black
 
@@ -172,7 +186,10 @@ module Picture =
                 use bitmap = Images.toBitmap pixels
                 use nearest = new SKPaint(FilterQuality = SKFilterQuality.None)
                 canvas.DrawBitmap(bitmap, SKRect(x, y, x + side, y + side), nearest)
-                use frame = new SKPaint(Style = SKPaintStyle.Stroke, Color = SKColor(160uy, 160uy, 160uy))
+
+                use frame =
+                    new SKPaint(Style = SKPaintStyle.Stroke, Color = SKColor(160uy, 160uy, 160uy))
+
                 canvas.DrawRect(SKRect(x - 0.5f, y - 0.5f, x + side + 0.5f, y + side + 0.5f), frame) }
 
     let private above (space: float32) (blocks: Block list) : Block =
@@ -224,20 +241,23 @@ module Picture =
         match images with
         | (_, first) :: rest when
             first.Height = first.Width
-            && rest |> List.forall (fun (_, other) -> other.Height = first.Height && other.Width = first.Width)
+            && rest
+               |> List.forall (fun (_, other) -> other.Height = first.Height && other.Width = first.Width)
             ->
             ()
         | _ -> invalidArg (nameof images) "A picture needs square images of one size."
 
-    /// One row for each image: the image, its partner, the mask, and the mixed image with its label weights. Images are named, square, of
-    /// one size, and at most 26.
+    /// One row for each image: the image, its partner, the mask, and the mixed image with its label weights. Images are
+    /// named, square, of one size, and at most 26.
     let drawn (path: string) (method': Method) (seed: int) (images: (string * Pixels) list) : unit =
         checkSizes images
         let names, pixels = List.unzip images
         let letters = images |> List.mapi (fun i _ -> string (char (int 'A' + i)))
         let shown = draw (Key.ofSeed seed) method'.Regularizer pixels
         let side = enlarged 192 pixels.Head
-        let column caption image below = above 4.0f (grey side caption :: picture side image :: List.map (plain side) below)
+
+        let column caption image below =
+            above 4.0f (grey side caption :: picture side image :: List.map (plain side) below)
 
         let drawnColumns (i: int) (drawn: Drawn) =
             let partner =
@@ -252,7 +272,8 @@ module Picture =
                 | [| 0.0 |] -> []
                 | each -> [ $"lambda = {number each[i % each.Length]}" ]
 
-            partner @ [ column "mask M, white is unchanged" (maskImage drawn.Mask i) ($"p_u = {number kept}" :: lambda) ]
+            partner
+            @ [ column "mask M, white is unchanged" (maskImage drawn.Mask i) ($"p_u = {number kept}" :: lambda) ]
 
         let row i =
             [ column "image" pixels[i] [ $"{letters[i]}: {names[i]}" ]
@@ -283,23 +304,35 @@ module Picture =
         |> above gap
         |> write path
 
-    /// So many draws of the key's children that do something, as far as the first hundred have them; else the first child's.
+    /// So many draws of the key's children that do something, as far as the first hundred have them; else the first
+    /// child's.
     let private acting (count: int) (key: Key) (regularizer: Regularizer) (images: Pixels list) : Shown list =
         let draws = Seq.init 100 (fun i -> draw (Key.child i key) regularizer images)
 
-        match draws |> Seq.filter (fun shown -> not shown.Plan.Draws.IsEmpty) |> Seq.truncate count |> List.ofSeq with
+        match
+            draws
+            |> Seq.filter (fun shown -> not shown.Plan.Draws.IsEmpty)
+            |> Seq.truncate count
+            |> List.ofSeq
+        with
         | [] -> [ Seq.head draws ]
         | found -> found
 
-    /// A sheet: the images in a row, and below them for each method what so many draws make of them, with label weights. Images are named
-    /// by their class, square, and of one size; there are at least two. Methods that act only sometimes are shown acting.
+    /// A sheet: the images in a row, and below them for each method what so many draws make of them, with label
+    /// weights. Images are named by their class, square, and of one size; there are at least two. Methods that act only
+    /// sometimes are shown acting.
     let sheet (path: string) (methods: Method list) (draws: int) (seed: int) (images: (string * Pixels) list) : unit =
         checkSizes images
         let names, pixels = List.unzip images
         let side = enlarged 128 pixels.Head
         let width = float32 images.Length * (side + gap) - gap
-        let cell image below = above 2.0f (picture side image :: below)
-        let originals = List.map2 (fun name image -> cell image [ plain side name ]) names pixels |> beside
+
+        let cell image below =
+            above 2.0f (picture side image :: below)
+
+        let originals =
+            List.map2 (fun name image -> cell image [ plain side name ]) names pixels
+            |> beside
 
         let row (shown: Shown) =
             shown.Mixed
@@ -318,4 +351,6 @@ module Picture =
               yield! acting draws (Key.ofSeed seed) method'.Regularizer pixels |> List.map row ]
             |> above 4.0f
 
-        heading width "originals" :: originals :: List.map rows methods |> above gap |> write path
+        heading width "originals" :: originals :: List.map rows methods
+        |> above gap
+        |> write path

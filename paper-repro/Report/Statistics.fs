@@ -4,8 +4,7 @@ open PatchUp.Functional
 
 /// Mean and sample standard deviation; a single value has no deviation.
 type Spread =
-    { Mean: float
-      Deviation: float option }
+    { Mean: float; Deviation: float option }
 
 /// A mean and half the width of its 95 % confidence interval; a single value has no interval.
 type Interval =
@@ -27,8 +26,9 @@ module Statistics =
             else
                 None }
 
-    /// The two-sided quantile of Student's t distribution: |T| stays below it with probability `level`, at `freedom` >= 1 degrees of freedom.
-    /// P(|T| > t) is the distribution function of Beta(freedom/2, 1/2) at freedom / (freedom + t^2), which is bisected.
+    /// The two-sided quantile of Student's t distribution: |T| stays below it with probability `level`, at `freedom` >=
+    /// 1 degrees of freedom. P(|T| > t) is the distribution function of Beta(freedom/2, 1/2) at freedom / (freedom +
+    /// t^2), which is bisected.
     let studentT (level: float) (freedom: int) : float =
         let degrees = float freedom
         let beta = Dist.beta (degrees / 2.0) 0.5
@@ -36,9 +36,12 @@ module Statistics =
         let rec bisect low high =
             let middle = (low + high) / 2.0
 
-            if middle <= low || middle >= high then middle
-            elif Dist.cdf beta middle > 1.0 - level then bisect low middle
-            else bisect middle high
+            if middle <= low || middle >= high then
+                middle
+            elif Dist.cdf beta middle > 1.0 - level then
+                bisect low middle
+            else
+                bisect middle high
 
         let x = bisect 0.0 1.0
         sqrt (degrees * (1.0 - x) / x)

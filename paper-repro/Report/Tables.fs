@@ -18,10 +18,12 @@ type Row =
 
 /// What `compare` found.
 type Comparison =
-    { Rows: Row list
-      /// What was trained, and how the numbers are to be read.
-      Notes: string list
-      Runs: Record list }
+    {
+        Rows: Row list
+        /// What was trained, and how the numbers are to be read.
+        Notes: string list
+        Runs: Record list
+    }
 
 /// Results as text.
 [<RequireQualifiedAccess>]
@@ -30,39 +32,46 @@ module Tables =
     /// Columns side by side, each as wide as its widest cell.
     let aligned (header: string list) (rows: string list list) : string =
         let widths =
-            header :: rows |> List.transpose |> List.map (fun column -> column |> List.map String.length |> List.max)
+            header :: rows
+            |> List.transpose
+            |> List.map (fun column -> column |> List.map String.length |> List.max)
 
         let rule = widths |> List.map (fun width -> String('-', width))
 
         header :: rule :: rows
-        |> List.map (fun cells -> String.Join("  ", List.map2 (fun (cell: string) width -> cell.PadRight width) cells widths).TrimEnd())
+        |> List.map (fun cells ->
+            String.Join("  ", List.map2 (fun (cell: string) width -> cell.PadRight width) cells widths).TrimEnd())
         |> String.concat "\n"
 
-    let private listed (values: 'a list) = values |> List.distinct |> List.map string |> String.concat ", "
+    let private listed (values: 'a list) =
+        values |> List.distinct |> List.map string |> String.concat ", "
 
     /// A number, with commas between thousands.
-    let private count (value: int) = value.ToString("N0", CultureInfo.InvariantCulture)
+    let private count (value: int) =
+        value.ToString("N0", CultureInfo.InvariantCulture)
 
     let private notes (records: Record list) =
         let config = records.Head.Config
         let held = 100.0 * config.ValidationShare
         let seeds = records |> List.map _.Config.Seed |> listed
 
-        [ $"{config.Data}: {count config.TrainPerClass} training images a class, {held:F0} %% of them held out for validation, and \
-            {count config.TestPerClass} test images a class. PreActResNet-{config.Depth} of width {config.Width} \
-            ({records.Head.Parameters:N0} parameters); epochs: {config.Epochs}, batch size {config.BatchSize}, learning rate \
-            {config.LearningRate}, divided by ten at 1/2 and 3/4 of the epochs; seeds: {seeds}; threads: {config.Threads}. The best epoch by \
-            validation is tested once."
-          "A seed gives every method the same initial weights, split, order and augmentation; differences are paired by seed, with Student-t \
-           intervals. Few seeds, short training and narrow networks order nothing: read the intervals, not the ranks. Strong mixing under-fits at \
-           a small scale." ]
+        [ $"{config.Data}: {count config.TrainPerClass} training images a class, {held:F0} %% of them held out for \
+            validation, and {count config.TestPerClass} test images a class. PreActResNet-{config.Depth} of width \
+            {config.Width} ({records.Head.Parameters:N0} parameters); epochs: {config.Epochs}, batch size \
+            {config.BatchSize}, learning rate {config.LearningRate}, divided by ten at 1/2 and 3/4 of the epochs; \
+            seeds: {seeds}; threads: {config.Threads}. The best epoch by validation is tested once."
+          "A seed gives every method the same initial weights, split, order and augmentation; differences are paired \
+           by seed, with Student-t intervals. Few seeds, short training and narrow networks order nothing: read the \
+           intervals, not the ranks. Strong mixing under-fits at a small scale." ]
 
     /// Groups records by method in their order; every method has the same seeds as the first.
     let compare (records: Record list) : Comparison =
         let errors = List.map (fun (record: Record) -> record.TestError)
 
         let groups =
-            records |> List.groupBy _.Config.Method |> List.map (fun (_, group) -> group |> List.sortBy _.Config.Seed)
+            records
+            |> List.groupBy _.Config.Method
+            |> List.map (fun (_, group) -> group |> List.sortBy _.Config.Seed)
 
         { Rows =
             groups
@@ -87,7 +96,9 @@ module Tables =
         value.ToString("+0.00;-0.00;0.00", CultureInfo.InvariantCulture)
 
     let private spread digits (spread: Spread) =
-        let deviation = spread.Deviation |> Option.map (number digits) |> Option.defaultValue "-"
+        let deviation =
+            spread.Deviation |> Option.map (number digits) |> Option.defaultValue "-"
+
         $"{number digits spread.Mean} ± {deviation}"
 
     let private header (comparison: Comparison) =
@@ -105,7 +116,9 @@ module Tables =
         [ row.Method
           spread 2 row.TestError
           spread 3 row.TestNll
-          row.Difference |> Option.map (fun interval -> signed interval.Centre) |> Option.defaultValue "-"
+          row.Difference
+          |> Option.map (fun interval -> signed interval.Centre)
+          |> Option.defaultValue "-"
           (match interval with
            | Some(centre, half) -> $"[{signed (centre - half)}, {signed (centre + half)}]"
            | None -> "-") ]
@@ -117,17 +130,26 @@ module Tables =
             |> List.map (fun row -> [ row.Method; row.Loss; row.Notation ])
             |> aligned [ "method"; "loss"; "notation" ]
 
-        [ aligned (header comparison) (List.map cells comparison.Rows); methods ] @ comparison.Notes
+        [ aligned (header comparison) (List.map cells comparison.Rows); methods ]
+        @ comparison.Notes
         |> String.concat "\n\n"
 
     /// For a README.
     let markdown (comparison: Comparison) : string =
         let line cells =
-            "| " + String.Join(" | ", cells |> List.map (fun (cell: string) -> cell.Replace("|", "\\|"))) + " |"
+            "| "
+            + String.Join(" | ", cells |> List.map (fun (cell: string) -> cell.Replace("|", "\\|")))
+            + " |"
 
         let header = header comparison @ [ "notation"; "loss" ]
-        let rows = comparison.Rows |> List.map (fun row -> $"`{row.Method}`" :: (cells row).Tail @ [ $"`{row.Notation}`"; row.Loss ])
-        let table = line header :: line (header |> List.map (fun _ -> "---")) :: List.map line rows
+
+        let rows =
+            comparison.Rows
+            |> List.map (fun row -> $"`{row.Method}`" :: (cells row).Tail @ [ $"`{row.Notation}`"; row.Loss ])
+
+        let table =
+            line header :: line (header |> List.map (fun _ -> "---")) :: List.map line rows
+
         String.concat "\n\n" (String.concat "\n" table :: comparison.Notes)
 
     /// A line of numbers for each method, unrounded; a number that there is not is left empty.
@@ -138,11 +160,21 @@ module Tables =
             else
                 text
 
-        let number (value: float) = value.ToString("R", CultureInfo.InvariantCulture)
-        let optional value = value |> Option.map number |> Option.defaultValue ""
+        let number (value: float) =
+            value.ToString("R", CultureInfo.InvariantCulture)
+
+        let optional value =
+            value |> Option.map number |> Option.defaultValue ""
 
         let header =
-            [ "method"; "notation"; "loss"; "seeds"; "test_error_mean"; "test_error_sd"; "test_nll_mean"; "test_nll_sd" ]
+            [ "method"
+              "notation"
+              "loss"
+              "seeds"
+              "test_error_mean"
+              "test_error_sd"
+              "test_nll_mean"
+              "test_nll_sd" ]
             @ [ "difference"; "difference_half_width_95" ]
 
         let rows =
@@ -151,7 +183,11 @@ module Tables =
                 [ row.Method
                   row.Notation
                   row.Loss
-                  string (comparison.Runs |> List.filter (fun run -> run.Config.Method = row.Method) |> List.length)
+                  string (
+                      comparison.Runs
+                      |> List.filter (fun run -> run.Config.Method = row.Method)
+                      |> List.length
+                  )
                   number row.TestError.Mean
                   optional row.TestError.Deviation
                   number row.TestNll.Mean
@@ -159,4 +195,6 @@ module Tables =
                   optional (row.Difference |> Option.map _.Centre)
                   optional (row.Difference |> Option.bind _.HalfWidth) ])
 
-        header :: rows |> List.map (List.map cell >> String.concat ",") |> String.concat "\n"
+        header :: rows
+        |> List.map (List.map cell >> String.concat ",")
+        |> String.concat "\n"

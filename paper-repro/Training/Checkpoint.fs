@@ -2,19 +2,21 @@ namespace PatchUp.Repro
 
 /// What a weights file says of itself, so that it needs no other file to be used.
 type Checkpoint =
-    { Depth: int
-      Width: int
-      Stride: int
-      ImageHeight: int
-      ImageWidth: int
-      /// Of each channel, on the scale of [0,1].
-      Mean: float list
-      /// Of each channel, on the scale of [0,1].
-      Std: float list
-      /// In the order of their indices.
-      Classes: string list
-      Method: string
-      Notation: string }
+    {
+        Depth: int
+        Width: int
+        Stride: int
+        ImageHeight: int
+        ImageWidth: int
+        /// Of each channel, on the scale of [0,1].
+        Mean: float list
+        /// Of each channel, on the scale of [0,1].
+        Std: float list
+        /// In the order of their indices.
+        Classes: string list
+        Method: string
+        Notation: string
+    }
 
 /// Trained networks as files.
 [<RequireQualifiedAccess>]
@@ -55,7 +57,8 @@ module Checkpoint =
         && List.min [ found.Width; found.Stride; found.ImageHeight; found.ImageWidth ] >= 1
         && List.max [ found.Width; found.ImageHeight; found.ImageWidth ] <= 4096
 
-    /// Reads what `write` wrote: the description, and the model, which the caller disposes. A UserError for any other file.
+    /// Reads what `write` wrote: the description, and the model, which the caller disposes. A UserError for any other
+    /// file.
     let read (path: string) : Checkpoint * Model =
         let stored = Safetensors.read path
 
@@ -80,4 +83,6 @@ module Checkpoint =
             with _ ->
                 Model.dispose model
                 reraise ()
-        | _ -> Errors.user $"{path}: not a weights file of this program: its description is missing or not sound; train writes one."
+        | _ ->
+            Errors.user
+                $"{path}: not a weights file that train or compare wrote: its description is missing or unsound."

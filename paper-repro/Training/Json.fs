@@ -20,7 +20,8 @@ module Json =
         )
 
     /// A record of plain values as text.
-    let show (value: 'a) : string = JsonSerializer.Serialize(value, options)
+    let show (value: 'a) : string =
+        JsonSerializer.Serialize(value, options)
 
     /// The same back; None where the text is anything else.
     let tryRead<'a> (text: string) : 'a option =

@@ -16,18 +16,18 @@ type Score =
 [<RequireQualifiedAccess>]
 module Metrics =
 
-    let private number (sum: torch.Tensor) = sum.``to``(torch.float64).item<float> ()
+    let private number (sum: torch.Tensor) = sum.``to``(torch.float64).item<float>()
 
     /// How many predictions are wrong.
     let wrong (logits: torch.Tensor) (labels: torch.Tensor) : int =
-        Scope.value (fun () -> int (number (logits.argmax(1L).ne(labels).sum ())))
+        Scope.value (fun () -> int (number (logits.argmax(1L).ne(labels).sum())))
 
     /// The negative log-likelihood of the right classes, summed in float64.
     let negativeLogLikelihood (logits: torch.Tensor) (labels: torch.Tensor) : float =
         Scope.value (fun () ->
-            let logs = torch.nn.functional.log_softmax (logits.``to``(torch.float64), 1L)
-            -(number (logs.gather(1L, labels.unsqueeze 1L).sum ())))
+            let logs = torch.nn.functional.log_softmax (logits.``to`` (torch.float64), 1L)
+            -(number (logs.gather(1L, labels.unsqueeze 1L).sum())))
 
     /// Expected accuracy under mixing, times N: the weight that each soft target `[N,K]` gives to the predicted class.
     let expectedCorrect (logits: torch.Tensor) (targets: torch.Tensor) : float =
-        Scope.value (fun () -> number (targets.gather(1L, logits.argmax(1L).unsqueeze 1L).sum ()))
+        Scope.value (fun () -> number (targets.gather(1L, logits.argmax(1L).unsqueeze 1L).sum()))

@@ -11,9 +11,17 @@ module Records =
 
     /// Letters and digits of the text with hyphens between, 40 characters at most.
     let private slug (text: string) : string =
-        let spaced = text.ToLowerInvariant() |> String.map (fun c -> if Char.IsAsciiLetterOrDigit c then c else ' ')
-        let joined = String.Join('-', spaced.Split(' ', StringSplitOptions.RemoveEmptyEntries))
-        if joined.Length <= 40 then joined else joined.Substring(0, 40).TrimEnd '-'
+        let spaced =
+            text.ToLowerInvariant()
+            |> String.map (fun c -> if Char.IsAsciiLetterOrDigit c then c else ' ')
+
+        let joined =
+            String.Join('-', spaced.Split(' ', StringSplitOptions.RemoveEmptyEntries))
+
+        if joined.Length <= 40 then
+            joined
+        else
+            joined.Substring(0, 40).TrimEnd '-'
 
     /// The first eight hexadecimal digits of the text's SHA-256.
     let private hash8 (text: string) : string =
@@ -49,7 +57,8 @@ module Records =
                 Directory.CreateDirectory path |> ignore
             with
             | :? IOException
-            | :? UnauthorizedAccessException -> Errors.user $"{out}: results cannot be written there; choose another folder with --out."
+            | :? UnauthorizedAccessException ->
+                Errors.user $"{out}: results cannot be written there; choose another folder with --out."
 
     let private isSound (config: Config) (record: Record) =
         record.Config = config
@@ -58,8 +67,8 @@ module Records =
         && record.BestEpoch >= 1
         && record.BestEpoch <= config.Epochs
 
-    /// The record of a finished run of this configuration. Where there is a file that is no such record, `warn` is told and the run counts as
-    /// not done; so it does where its weights are missing.
+    /// The record of a finished run of this configuration. Where there is a file that is no such record, `warn` is told
+    /// and the run counts as not done; so it does where its weights are missing.
     let tryFind (warn: string -> unit) (out: string) (config: Config) : Record option =
         let path = recordPath out config
 

@@ -45,13 +45,16 @@ module Config =
 
     /// The losses by name.
     let losses: (string * Loss) list =
-        [ "cross-entropy", CrossEntropy; "bce-on-softmax", BceOnSoftmax; "brier", Brier ]
+        [ "cross-entropy", CrossEntropy
+          "bce-on-softmax", BceOnSoftmax
+          "brier", Brier ]
 
     /// The name of one of `losses`.
     let lossName (loss: Loss) : string =
         losses |> List.find (fun (_, known) -> known = loss) |> fst
 
-    /// The published optimiser and augmentation on a network and data small enough for two cores; method and data are still to be named.
+    /// The published optimiser and augmentation on a network and data small enough for two cores; method and data are
+    /// still to be named.
     let standard: Config =
         { Recipe = 1
           Method = "none"
@@ -74,7 +77,7 @@ module Config =
           Flip = true
           CropPadding = 2
           Seed = 0
-          Threads = Environment.ProcessorCount }
+          Threads = 1 }
 
     /// The configuration with this method, and its loss.
     let withMethod (method': Method) (config: Config) : Config =
@@ -184,8 +187,8 @@ module Trainer =
         let augmentation = 3
         let mixing = 4
 
-    /// The network for a configuration's images, not yet normalising them: 64 pixels and more are halved at once, as published for
-    /// Tiny-ImageNet.
+    /// The network for a configuration's images, not yet normalising them: 64 pixels and more are halved at once, as
+    /// published for Tiny-ImageNet.
     let private network (config: Config) (dataset: Dataset) : PreActResNetSettings =
         { Depth = config.Depth
           Width = config.Width
@@ -194,7 +197,8 @@ module Trainer =
           Mean = [ 0.0; 0.0; 0.0 ]
           Std = [ 1.0; 1.0; 1.0 ] }
 
-    /// The network with the mean and the standard deviation of each channel over all pixels of the images; from exact counts.
+    /// The network with the mean and the standard deviation of each channel over all pixels of the images; from exact
+    /// counts.
     let private normalising (split: Split) (network: PreActResNetSettings) : PreActResNetSettings =
         let area = int (split.Images.shape[2] * split.Images.shape[3])
         let counts = Array.init 3 (fun _ -> Array.zeroCreate<int64> 256)
@@ -208,7 +212,9 @@ module Trainer =
 
         let moments (counts: int64[]) =
             let mean (f: float -> float) =
-                let weighted = counts |> Array.mapi (fun value count -> float count * f (float value / 255.0))
+                let weighted =
+                    counts |> Array.mapi (fun value count -> float count * f (float value / 255.0))
+
                 Array.sum weighted / float (Array.sum counts)
 
             let average = mean id
@@ -226,18 +232,24 @@ module Trainer =
         { Module = model.Module
           Stages = model.Stages }
 
-    /// One optimiser step on a batch: gives the loss and the expected number of right predictions under mixing, or NaN and no step where
-    /// the logits are not finite. Frees all that it makes; the batch stays the caller's.
-    let step (loss: Loss) (optimizer: torch.optim.Optimizer) (staged: Staged) (plan: Plan) (batch: Batch) : struct (float * float) =
+    /// One optimiser step on a batch: gives the loss and the expected number of right predictions under mixing, or NaN
+    /// and no step where the logits are not finite. Frees all that it makes; the batch stays the caller's.
+    let step
+        (loss: Loss)
+        (optimizer: torch.optim.Optimizer)
+        (staged: Staged)
+        (plan: Plan)
+        (batch: Batch)
+        : struct (float * float) =
         Scope.value (fun () ->
             staged.Module.zero_grad ()
             let result = Attach.forward plan staged batch
 
-            if result.Features.isfinite().all().item<bool> () then
+            if result.Features.isfinite().all().item<bool>() then
                 let value = Loss.ofBatch loss result.Targets result.Features
                 value.backward ()
                 optimizer.step () |> ignore
-                struct (float (value.item<float32> ()), Metrics.expectedCorrect result.Features result.Targets.Soft)
+                struct (float (value.item<float32>()), Metrics.expectedCorrect result.Features result.Targets.Soft)
             else
                 struct (nan, 0.0))
 
@@ -275,11 +287,16 @@ module Trainer =
         if Double.IsFinite value then
             value
         else
-            raise (RunFailed $"the {what} is not a finite number ({where}); the run is stopped, a smaller learning rate may help.")
+            raise (
+                RunFailed $"the {what} is not finite ({where}); the run is stopped, a smaller learning rate may help."
+            )
 
     let private drawMoves (config: Config) (count: int) (key: Key) : Moves =
         let bits = Key.stream key
-        let drawn = Array.init count (fun _ -> bits.Below 2, bits.Below(2 * config.CropPadding + 1), bits.Below(2 * config.CropPadding + 1))
+
+        let drawn =
+            Array.init count (fun _ ->
+                bits.Below 2, bits.Below(2 * config.CropPadding + 1), bits.Below(2 * config.CropPadding + 1))
 
         { Flip = drawn |> Array.map (fun (flip, _, _) -> config.Flip && flip = 1)
           Dy = drawn |> Array.map (fun (_, dy, _) -> dy)
@@ -295,7 +312,11 @@ module Trainer =
         for step in Regularizer.steps regularizer do
             for place in Site.places step.Site do
                 if (shapes place).IsNone then
-                    let sites = model.Stages |> List.mapi (fun i (name, _) -> $"{i + 1} = \"{name}\"") |> String.concat ", "
+                    let sites =
+                        model.Stages
+                        |> List.mapi (fun i (name, _) -> $"{i + 1} = \"{name}\"")
+                        |> String.concat ", "
+
                     Errors.user $"there is no site {place} in {model.Name}: its sites are 0 = input, {sites}."
 
     /// Batch normalisation cannot train on a single value per channel.
@@ -303,7 +324,8 @@ module Trainer =
         match shapes (Name "stage4") with
         | Some shape when shape.Height * shape.Width = 1 && count % config.BatchSize = 1 ->
             Errors.user
-                $"batch size {config.BatchSize}: the last batch of {count} training images is one image, too small here to be normalised; take another batch size."
+                $"batch size {config.BatchSize}: of {count} training images one is left for the last batch, which cannot \
+                  be normalised; take another batch size."
         | _ -> ()
 
     /// How many of the training images a run holds out for validation.
@@ -319,7 +341,8 @@ module Trainer =
     let trainingImages (config: Config) (dataset: Dataset) : int =
         Split.count dataset.Train - heldOut config dataset
 
-    /// Refuses what `run` would refuse, with a UserError: a configuration out of range, a site that the network does not have, too few images.
+    /// Refuses what `run` would refuse, with a UserError: a configuration out of range, a site that the network does
+    /// not have, too few images.
     let check (config: Config) (dataset: Dataset) : unit =
         Config.check config
         let count = trainingImages config dataset
@@ -386,7 +409,9 @@ module Trainer =
             notify (Stepped indices.Length)
             loss * float indices.Length, correct
 
-        let losses, correct = order |> Array.chunkBySize config.BatchSize |> Array.mapi one |> Array.unzip
+        let losses, correct =
+            order |> Array.chunkBySize config.BatchSize |> Array.mapi one |> Array.unzip
+
         struct (Array.sum losses / float count, 100.0 * Array.sum correct / float count)
 
     let private runEpoch (notify: Advance -> unit) (session: Session) (validation: Split) (epoch: int) : Epoch =
@@ -404,14 +429,6 @@ module Trainer =
         notify (EpochDone result)
         result
 
-    /// Native operations use this many threads until the result is disposed.
-    let private withThreads (count: int) : IDisposable =
-        let before = torch.get_num_threads ()
-        torch.set_num_threads count
-
-        { new IDisposable with
-            member _.Dispose() = torch.set_num_threads before }
-
     let private loss (config: Config) =
         let loss = config.Loss |> (dict Config.losses).get_Item
 
@@ -420,11 +437,19 @@ module Trainer =
         else
             Smoothed(config.LabelSmoothing, loss)
 
-    let private trainModel notify (config: Config) (dataset: Dataset) network (train: Split) (validation: Split) (model: Model) : Trained =
+    let private trainModel
+        notify
+        (config: Config)
+        (dataset: Dataset)
+        network
+        (train: Split)
+        (validation: Split)
+        (model: Model)
+        : Trained =
         let clock = Stopwatch.StartNew()
 
         use optimizer =
-            torch.optim.SGD (
+            torch.optim.SGD(
                 model.Module.parameters (),
                 config.LearningRate,
                 config.Momentum,
@@ -443,7 +468,8 @@ module Trainer =
               Train = train
               Classes = dataset.Classes.Length }
 
-        let rank (epoch: Epoch) = epoch.ValidationError, epoch.ValidationNll
+        let rank (epoch: Epoch) =
+            epoch.ValidationError, epoch.ValidationNll
 
         // The best epoch so far with its weights, and all epochs with their seconds, the last one first.
         let next (best: (Epoch * (string * torch.Tensor) list) option, epochs) number =
@@ -479,14 +505,21 @@ module Trainer =
           Model = model
           Network = network }
 
-    /// Trains, keeps the best epoch by validation, and tests it once. The data set holds just the images that the configuration names.
-    /// A UserError for a configuration out of range or a site that the network does not have; RunFailed where a loss is not finite.
+    /// Trains, keeps the best epoch by validation, and tests it once. The data set holds just the images that the
+    /// configuration names. A UserError for a configuration out of range or a site that the network does not have;
+    /// RunFailed where a loss is not finite. Sets the process's native thread count, and leaves it: runs at the same
+    /// time must ask for the same one.
     let run (notify: Advance -> unit) (config: Config) (dataset: Dataset) : Trained =
         check config dataset
-        use _ = withThreads config.Threads
+        torch.set_num_threads config.Threads
         let child i = Key.child i (Key.ofSeed config.Seed)
-        let permutation = Key.permutation (Split.count dataset.Train) (child Child.validation)
-        let train, validation = Split.holdOut (heldOut config dataset) permutation dataset.Train
+
+        let permutation =
+            Key.permutation (Split.count dataset.Train) (child Child.validation)
+
+        let train, validation =
+            Split.holdOut (heldOut config dataset) permutation dataset.Train
+
         let network = network config dataset |> normalising dataset.Train
         let model = PreActResNet.create (child Child.initialisation).State network
 

@@ -306,16 +306,19 @@ module MemoryLaws =
                 let plan = Mixing.plan s trial
                 let other = Trial.batch { trial with Count = trial.Count + 1 }
 
-                let raised, grown =
-                    counted (fun () ->
-                        try
-                            s.Apply plan other |> ignore
-                            false
-                        with :? ArgumentException ->
-                            true)
+                if plan.Draws.IsEmpty then
+                    Verdict.NotApplicable
+                else
+                    let raised, grown =
+                        counted (fun () ->
+                            try
+                                s.Apply plan other |> ignore
+                                false
+                            with :? ArgumentException ->
+                                true)
 
-                [ Verdict.require raised (fun () -> "a batch of another size was accepted.")
-                  Verdict.equal "tensors after the refusal" 0L grown ]
-                |> Verdict.all)
+                    [ Verdict.require raised (fun () -> "a batch of another size was accepted.")
+                      Verdict.equal "tensors after the refusal" 0L grown ]
+                    |> Verdict.all)
 
     let all = [ apply; loss; forward; ownership; failure ]

@@ -298,7 +298,13 @@ module RegularizerLaws =
             let fraction = Region.fraction trial.Shape
 
             let of' kind =
-                let trial = trial |> Trial.withSteps (fun step -> { step with Rescale = kind })
+                let trial =
+                    trial
+                    |> Trial.withSteps (fun step ->
+                        { step with
+                            Rescale = kind
+                            Site = At(Number 0) })
+
                 let mixed = s.Apply (Mixing.plan s trial) batch
                 Read.values (mixed.Features.reshape(int64 trial.Count, -1L).mean ([| 1L |]))
 

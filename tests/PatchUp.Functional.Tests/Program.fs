@@ -1,0 +1,20 @@
+module PatchUp.Tests.Program
+
+open Expecto
+
+let private suite =
+    testSequenced
+    <| testList
+        "PatchUp.Functional"
+        [ LawTests.tests
+          Reference.tests
+          DataModelTests.tests
+          DocsTests.tests ]
+
+[<EntryPoint>]
+let main args =
+    match args with
+    | [| "--update-docs" |] ->
+        Docs.update ()
+        0
+    | _ -> runTestsWithCLIArgs [] args suite
