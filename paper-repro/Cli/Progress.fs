@@ -30,9 +30,9 @@ module Following =
         else
             $"{whole.Seconds} s"
 
-    let private line (run: string) (epoch: Epoch) (rate: float) =
+    let private line (run: string) (epoch: Epoch) =
         $"{run}: epoch {epoch.Epoch}, loss {epoch.TrainLoss:F3}, expected accuracy under mixing \
-          {epoch.ExpectedAccuracyUnderMixing:F1} %%, validation error {epoch.ValidationError:F1} %%, {rate:F0} images/s"
+          {epoch.ExpectedAccuracyUnderMixing:F1} %%, validation error {epoch.ValidationError:F1} %%"
 
     let private plainly (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> unit) : unit =
         let clock = Stopwatch.StartNew()
@@ -44,7 +44,7 @@ module Following =
             | EpochDone epoch ->
                 let rate = float seen.Value / clock.Elapsed.TotalSeconds
                 let left = duration (float (images - seen.Value) / rate)
-                streams.Err.WriteLine $"{line run epoch rate}, {left} left"
+                streams.Err.WriteLine $"{line run epoch}, {rate:F0} images/s, {left} left"
 
         work report
 
@@ -70,7 +70,9 @@ module Following =
                     match advance with
                     | Stepped count -> task.Increment(float count)
                     | EpochDone epoch ->
-                        task.Description <- Markup.Escape(line run epoch (task.Value / clock.Elapsed.TotalSeconds))))
+                        let rate = task.Value / clock.Elapsed.TotalSeconds
+                        task.Description <- $"{rate:F0} images/s"
+                        console.WriteLine(line run epoch)))
 
     /// Does work that trains on so many images in all and reports each run's progress under the run's name, from any
     /// thread.

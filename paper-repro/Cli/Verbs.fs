@@ -252,9 +252,9 @@ module Verbs =
         let file name = Path.Combine(folder, name + ".png")
 
         for method' in methods do
-            Picture.sheet (file (Records.methodName method'.Name)) [ method' ] 3 0 images
+            Picture.sheet (file (Records.methodName method'.Name)) [ method' ] 3 2 images
 
-        Picture.sheet (file "all-methods") methods 1 1 images
+        Picture.sheet (file "all-methods") methods 1 2 images
 
     let private compare (streams: Streams) (argv: string[]) =
         let own, training = Arguments.parseTraining<CompareArguments> "compare" argv

@@ -59,9 +59,7 @@ module Picture =
               else
                   "It acts on hidden features too; here all of it is shown at the input."
           if steps |> List.exists isBlank then
-              "Blanked features take the mean colour, as in the network."
-          if steps |> List.exists (fun step -> step.Partner = Shuffled) then
-              "Here no image is its own partner; in training that may be." ]
+              "Blanked features take the mean colour, as in the network." ]
 
     /// Applies a plan to images in [0,1] around their mean colour, as the network sees them, and to the labels "image
     /// 0", "image 1", ...
@@ -351,6 +349,9 @@ module Picture =
               yield! acting draws (Key.ofSeed seed) method'.Regularizer pixels |> List.map row ]
             |> above 4.0f
 
-        heading width "originals" :: originals :: List.map rows methods
+        let caption =
+            grey width "Below each, with its label weights: what becomes of it when the batch is these images."
+
+        heading width "originals" :: caption :: originals :: List.map rows methods
         |> above gap
         |> write path

@@ -116,7 +116,7 @@ module Config =
             config.Milestones
             |> List.filter (fun share -> float epoch >= share * float config.Epochs)
 
-        config.LearningRate * pown 0.1 passed.Length
+        config.LearningRate / pown 10.0 passed.Length
 
 /// One pass over the training images, and what validation says after it.
 type Epoch =
@@ -324,8 +324,8 @@ module Trainer =
         match shapes (Name "stage4") with
         | Some shape when shape.Height * shape.Width = 1 && count % config.BatchSize = 1 ->
             Errors.user
-                $"batch size {config.BatchSize}: of {count} training images one is left for the last batch, which cannot \
-                  be normalised; take another batch size."
+                $"batch size {config.BatchSize}: of {count} training images one is left for the last batch, which \
+                  cannot be normalised; take another batch size."
         | _ -> ()
 
     /// How many of the training images a run holds out for validation.

@@ -5,7 +5,8 @@ open FsCheck
 open FsCheck.FSharp
 open PatchUp.Functional
 
-/// FsCheck generators with shrinkers. What they make is always valid: programs are made by the library's smart constructors.
+/// FsCheck generators with shrinkers. What they make is always valid: programs are made by the library's smart
+/// constructors.
 [<RequireQualifiedAccess>]
 module Generators =
 
@@ -30,7 +31,8 @@ module Generators =
                                for y in 1 .. context.Shape.Height do
                                    for _ in 1 .. context.Shape.Width -> (y + phase) % period <> 0 |] }
 
-    /// Alters each feature fully with probability density / 2, by half with probability density: a soft custom region, 0 <= density <= 0.6.
+    /// Alters each feature fully with probability density / 2, by half with probability density: a soft custom region,
+    /// 0 <= density <= 0.6.
     let fog (density: float) : Region =
         Region.custom
             { Name = "fog"
@@ -57,10 +59,7 @@ module Generators =
             | _ -> invalidArg (nameof arguments) $"{name} takes one number."
 
         { Notation.plain with
-            Customs =
-                Map
-                    [ "stripes", one "stripes" (int >> max 1 >> stripes)
-                      "fog", one "fog" fog ] }
+            Customs = Map [ "stripes", one "stripes" (int >> max 1 >> stripes); "fog", one "fog" fog ] }
 
     // ---- numbers ----
 
@@ -119,7 +118,11 @@ module Generators =
                 match dist with
                 | Always value -> fraction.Shrinker value |> Seq.map Always
                 | Uniform -> Seq.singleton (Always 0.5)
-                | Beta(a, b) -> if (a, b) = (2.0, 2.0) then [ Uniform ] else [ Uniform; Beta(2.0, 2.0) ]
+                | Beta(a, b) ->
+                    if (a, b) = (2.0, 2.0) then
+                        [ Uniform ]
+                    else
+                        [ Uniform; Beta(2.0, 2.0) ]
         )
 
     // ---- regions ----
@@ -277,9 +280,12 @@ module Generators =
                       weight
                       weight ],
             fun objective ->
-                if objective = Objective.reweighted then []
-                elif objective = Objective.twoTerm then [ Objective.reweighted ]
-                else [ Objective.reweighted; Objective.twoTerm ]
+                if objective = Objective.reweighted then
+                    []
+                elif objective = Objective.twoTerm then
+                    [ Objective.reweighted ]
+                else
+                    [ Objective.reweighted; Objective.twoTerm ]
         )
 
     let private place: Gen<Place> =
@@ -351,8 +357,7 @@ module Generators =
         }
 
     /// Single steps; only blanking ones are rescaled.
-    let step: Arbitrary<Step> =
-        Arb.fromGenShrink (stepOf region.Generator, shrinkStep)
+    let step: Arbitrary<Step> = Arb.fromGenShrink (stepOf region.Generator, shrinkStep)
 
     // ---- programs ----
 
@@ -363,7 +368,10 @@ module Generators =
             None
 
     let private plainObjectives regularizer =
-        regularizer |> Regularizer.map (fun step -> { step with Objective = Objective.reweighted })
+        regularizer
+        |> Regularizer.map (fun step ->
+            { step with
+                Objective = Objective.reweighted })
 
     /// A sequence; where the parts' objectives contradict each other, with the objective on the whole.
     let private sequenceOf objective parts =
@@ -371,7 +379,9 @@ module Generators =
         | Some made -> made
         | None ->
             let plain = Regularizer.sequence (List.map plainObjectives parts)
-            tryMake (fun () -> Regularizer.objective objective plain) |> Option.defaultValue plain
+
+            tryMake (fun () -> Regularizer.objective objective plain)
+            |> Option.defaultValue plain
 
     let rec private programOf depth : Gen<Regularizer> =
         let one = Gen.map Do step.Generator
@@ -418,7 +428,9 @@ module Generators =
                     yield! tryMake (fun () -> Regularizer.sequence (without i parts)) |> Option.toList
 
                     for smaller in shrinkProgram parts[i] do
-                        yield! tryMake (fun () -> Regularizer.sequence (List.updateAt i smaller parts)) |> Option.toList
+                        yield!
+                            tryMake (fun () -> Regularizer.sequence (List.updateAt i smaller parts))
+                            |> Option.toList
         }
 
     /// Whole programs: steps, choices, sequences and probabilities nested to a depth of 3.
@@ -452,7 +464,8 @@ module Generators =
                   { shape with Width = 1 }
                   { shape with Height = 2 }
                   { shape with Width = 2 } ]
-                |> Seq.filter (fun s -> s.Channels * 100 + s.Height + s.Width < shape.Channels * 100 + shape.Height + shape.Width)
+                |> Seq.filter (fun s ->
+                    s.Channels * 100 + s.Height + s.Width < shape.Channels * 100 + shape.Height + shape.Width)
         )
 
     /// Batch sizes: 1, odd and even.
@@ -506,7 +519,10 @@ module Generators =
 
     /// The rank that a trial can have: the view `Resized` needs maps.
     let private fitting regularizer rank =
-        if Regularizer.steps regularizer |> List.exists (fun step -> step.View = Resized) then 4 else rank
+        if Regularizer.steps regularizer |> List.exists (fun step -> step.View = Resized) then
+            4
+        else
+            rank
 
     /// Trials of the programs that an arbitrary makes.
     let trials (programs: Arbitrary<Regularizer>) : Arbitrary<Trial> =
@@ -527,7 +543,11 @@ module Generators =
                           1, Gen.constant Precision.BFloat16 ]
 
                 let! targets =
-                    Gen.elements [ TargetKind.Indices; TargetKind.OneHot; TargetKind.SoftRows; TargetKind.MultiLabel ]
+                    Gen.elements
+                        [ TargetKind.Indices
+                          TargetKind.OneHot
+                          TargetKind.SoftRows
+                          TargetKind.MultiLabel ]
 
                 let! wild = Gen.elements [ false; true ]
                 let! data = Gen.choose (0, 999)
@@ -563,10 +583,12 @@ module Generators =
                         { trial with Wild = false }
 
                     if trial.Precision <> Precision.Single then
-                        { trial with Precision = Precision.Single }
+                        { trial with
+                            Precision = Precision.Single }
 
                     if trial.Targets <> TargetKind.OneHot then
-                        { trial with Targets = TargetKind.OneHot }
+                        { trial with
+                            Targets = TargetKind.OneHot }
 
                     if trial.Classes > 2 then
                         { trial with Classes = 2 }
@@ -594,5 +616,4 @@ module Generators =
         )
 
     /// One given program, which does not shrink.
-    let only (regularizer: Regularizer) : Arbitrary<Regularizer> =
-        Arb.fromGen (Gen.constant regularizer)
+    let only (regularizer: Regularizer) : Arbitrary<Regularizer> = Arb.fromGen (Gen.constant regularizer)

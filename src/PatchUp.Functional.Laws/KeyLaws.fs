@@ -10,7 +10,7 @@ open PatchUp.Functional
 module Chance =
 
     /// The chance of a false alarm of one comparison.
-    let falseAlarm = 1e-9
+    let falseAlarm = 2e-11
 
     /// How far the mean of `n` independent numbers of [0, 1] may stray from its expectation (Hoeffding 1963):
     /// P(|mean - expectation| > t) <= 2 exp(-2 n t^2).
@@ -26,8 +26,9 @@ module Chance =
         Verdict.require (abs (found - expected) <= tolerance n) (fun () ->
             $"{what}: {found} where {expected} was expected, within {tolerance n}.")
 
-    /// Kept if the samples' distribution function is near `cdf` (Dvoretzky, Kiefer, Wolfowitz 1956; Massart 1990), looked at in 200 of them.
-    /// Left and right limits are looked at, so that rounding to a few values near 0 or 1 is no failure.
+    /// Kept if the samples' distribution function is near `cdf` (Dvoretzky, Kiefer, Wolfowitz 1956; Massart 1990),
+    /// looked at in 200 of them. Left and right limits are looked at, so that rounding to a few values near 0 or 1 is
+    /// no failure.
     let distribution (what: string) (cdf: float -> float) (samples: float[]) : Verdict =
         let sorted = Array.sort samples
         let n = sorted.Length
@@ -95,8 +96,7 @@ module KeyLaws =
     let parentsDiffer =
         exact "distinct keys have distinct children" "child i k <> child i k' for k <> k'" (fun s ->
             Law.forAll keysAndIndices (fun (key, i) ->
-                let others =
-                    [ for bit in 0..63 -> { State = key.State ^^^ (1UL <<< bit) } ]
+                let others = [ for bit in 0..63 -> { State = key.State ^^^ (1UL <<< bit) } ]
 
                 match others |> List.tryFind (fun other -> s.Child i key = s.Child i other) with
                 | Some other -> Verdict.Broken $"child {i} of {key} and of {other} are the same key."
@@ -140,7 +140,10 @@ module KeyLaws =
             "the first 64 words of k and of its first 16 children are 1088 different words"
             (fun s ->
                 Law.forAll keys (fun key ->
-                    let all = key :: [ for i in 0..15 -> s.Child i key ] |> List.map (s.Words 64) |> Array.concat
+                    let all =
+                        key :: [ for i in 0..15 -> s.Child i key ]
+                        |> List.map (s.Words 64)
+                        |> Array.concat
 
                     Verdict.equal "the number of different words" all.Length (Array.distinct all).Length))
 
@@ -150,22 +153,29 @@ module KeyLaws =
                 Verdict.equal "the sorted permutation" [| 0 .. n - 1 |] (Array.sort (s.Permutation n key))))
 
     let uniformPermutation =
-        statistical "permutations are uniform" 100000 2 "each of the 24 permutations of 4 has probability 1/24" (fun s ->
-            Law.forAll keys (fun key ->
-                let found =
-                    Array.init 100000 (fun i -> s.Permutation 4 (Key.child i key)) |> Array.countBy id |> Map
+        statistical
+            "permutations are uniform"
+            100000
+            2
+            "each of the 24 permutations of 4 has probability 1/24"
+            (fun s ->
+                Law.forAll keys (fun key ->
+                    let found =
+                        Array.init 100000 (fun i -> s.Permutation 4 (Key.child i key))
+                        |> Array.countBy id
+                        |> Map
 
-                let all =
-                    [| for a in 0..3 do
-                           for b in 0..3 do
-                               for c in 0..3 do
-                                   for d in 0..3 do
-                                       if List.distinct [ a; b; c; d ] |> List.length = 4 then
-                                           [| a; b; c; d |] |]
+                    let all =
+                        [| for a in 0..3 do
+                               for b in 0..3 do
+                                   for c in 0..3 do
+                                       for d in 0..3 do
+                                           if List.distinct [ a; b; c; d ] |> List.length = 4 then
+                                               [| a; b; c; d |] |]
 
-                all
-                |> Array.map (fun order -> found.TryFind order |> Option.defaultValue 0)
-                |> Chance.shares "permutations of 4" (Array.create 24 (1.0 / 24.0))))
+                    all
+                    |> Array.map (fun order -> found.TryFind order |> Option.defaultValue 0)
+                    |> Chance.shares "permutations of 4" (Array.create 24 (1.0 / 24.0))))
 
     let uniformFloats =
         statistical
@@ -179,7 +189,8 @@ module KeyLaws =
                     let u = s.Floats n key
                     let pairs = Array.chunkBySize 2 u |> Array.map (fun pair -> pair[0] * pair[1])
 
-                    [ Verdict.require (u |> Array.forall (fun u -> u >= 0.0 && u < 1.0)) (fun () -> "a number lies outside [0, 1).")
+                    [ Verdict.require (u |> Array.forall (fun u -> u >= 0.0 && u < 1.0)) (fun () ->
+                          "a number lies outside [0, 1).")
                       Chance.distribution "numbers" id u
                       Chance.mean "the mean" n 0.5 (Array.average u)
                       Chance.mean "the mean square" n (1.0 / 3.0) (u |> Array.averageBy (fun u -> u * u))
@@ -187,27 +198,34 @@ module KeyLaws =
                     |> Verdict.all))
 
     let uniformAcrossChildren =
-        statistical "children are uniform" 100000 3 "the first numbers of the children 0 .. n - 1 of a key are uniform and uncorrelated" (fun s ->
-            Law.forAll keys (fun key ->
-                let n = 100000
-                let u = Array.init n (fun i -> (s.Floats 1 (s.Child i key))[0])
-                let pairs = Array.chunkBySize 2 u |> Array.map (fun pair -> pair[0] * pair[1])
+        statistical
+            "children are uniform"
+            100000
+            3
+            "the first numbers of the children 0 .. n - 1 of a key are uniform and uncorrelated"
+            (fun s ->
+                Law.forAll keys (fun key ->
+                    let n = 100000
+                    let u = Array.init n (fun i -> (s.Floats 1 (s.Child i key))[0])
+                    let pairs = Array.chunkBySize 2 u |> Array.map (fun pair -> pair[0] * pair[1])
 
-                [ Chance.distribution "first numbers of children" id u
-                  Chance.mean "the mean product of neighbours" pairs.Length 0.25 (Array.average pairs) ]
-                |> Verdict.all))
+                    [ Chance.distribution "first numbers of children" id u
+                      Chance.mean "the mean product of neighbours" pairs.Length 0.25 (Array.average pairs) ]
+                    |> Verdict.all))
 
     let uniformBelow =
-        statistical "whole numbers are uniform" 100000 6 "below n is uniform on 0 .. n - 1, for large n too" (fun s ->
-            let bounds = [ 2; 3; 5; 7; 3 <<< 29; Int32.MaxValue ]
-
-            Law.forAll (Arb.fromGen (Gen.zip keys.Generator (Gen.elements bounds))) (fun (key, bound) ->
+        statistical "whole numbers are uniform" 100000 1 "below n is uniform on 0 .. n - 1, for large n too" (fun s ->
+            let uniform key bound =
                 let found = s.Below bound 100000 key
-                let groups = min bound 3
 
                 // Thirds of the range, by the exact number of integers in each.
-                let group (v: int) = int (int64 v * int64 groups / int64 bound)
-                let start g = (int64 g * int64 bound + int64 groups - 1L) / int64 groups
+                let groups = min bound 3
+
+                let group (v: int) =
+                    int (int64 v * int64 groups / int64 bound)
+
+                let start g =
+                    (int64 g * int64 bound + int64 groups - 1L) / int64 groups
 
                 let shares =
                     Array.init groups (fun g -> float (start (g + 1) - start g) / float bound)
@@ -216,27 +234,41 @@ module KeyLaws =
                       $"a number lies outside 0 .. {bound - 1}.")
                   Array.init groups (fun g -> found |> Seq.filter (fun v -> group v = g) |> Seq.length)
                   |> Chance.shares $"thirds of 0 .. {bound - 1}" shares ]
-                |> Verdict.all))
+                |> Verdict.all
+
+            Law.forAll keys (fun key ->
+                [ 2; 3; 5; 7; 3 <<< 29; Int32.MaxValue ] |> Seq.map (uniform key) |> Verdict.all))
 
     let normal =
-        statistical "normal numbers" 100000 2 "P(z <= -1) = .158655, P(z <= 0) = .5, P(z <= .5) = .691462, P(z <= 2) = .977250" (fun s ->
-            Law.forAll keys (fun key ->
-                let z = s.Normals 100000 key
+        statistical
+            "normal numbers"
+            100000
+            2
+            "P(z <= -1) = .158655, P(z <= 0) = .5, P(z <= .5) = .691462, P(z <= 2) = .977250"
+            (fun s ->
+                Law.forAll keys (fun key ->
+                    let z = s.Normals 100000 key
 
-                [ -1.0, 0.158655; 0.0, 0.5; 0.5, 0.691462; 2.0, 0.977250 ]
-                |> Seq.map (fun (x, p) ->
-                    let share = z |> Seq.filter (fun z -> z <= x) |> Seq.length
-                    Chance.mean $"P(z <= {x})" z.Length p (float share / float z.Length))
-                |> Verdict.all))
+                    [ -1.0, 0.158655; 0.0, 0.5; 0.5, 0.691462; 2.0, 0.977250 ]
+                    |> Seq.map (fun (x, p) ->
+                        let share = z |> Seq.filter (fun z -> z <= x) |> Seq.length
+                        Chance.mean $"P(z <= {x})" z.Length p (float share / float z.Length))
+                    |> Verdict.all))
 
-    let private distTrials = Arb.fromGen (Gen.zip keys.Generator Generators.dist.Generator)
+    let private distTrials =
+        Arb.fromGen (Gen.zip keys.Generator Generators.dist.Generator)
 
     let samplesFollowCdf =
-        statistical "samples follow their distribution" 50000 30 "the distribution function of samples of Beta(a, b) is I_x(a, b)" (fun s ->
-            Law.forAll distTrials (fun (key, dist) ->
-                match dist with
-                | Always value -> Verdict.equal "samples" [| value; value |] (s.Sample 2 dist key)
-                | _ -> s.Sample 50000 dist key |> Chance.distribution $"{dist}" (s.Cdf dist)))
+        statistical
+            "samples follow their distribution"
+            50000
+            30
+            "the distribution function of samples of Beta(a, b) is I_x(a, b)"
+            (fun s ->
+                Law.forAll distTrials (fun (key, dist) ->
+                    match dist with
+                    | Always value -> Verdict.equal "samples" [| value; value |] (s.Sample 2 dist key)
+                    | _ -> s.Sample 50000 dist key |> Chance.distribution $"{dist}" (s.Cdf dist)))
 
     let samplesInRange =
         law
@@ -245,7 +277,8 @@ module KeyLaws =
             60
             "0 <= x <= 1 and x is a number, for parameters from .001 to 1000"
             (fun s ->
-                let parameter = Gen.choose (-3000, 3000) |> Gen.map (fun n -> Math.Pow(10.0, float n / 1000.0))
+                let parameter =
+                    Gen.choose (-3000, 3000) |> Gen.map (fun n -> Math.Pow(10.0, float n / 1000.0))
 
                 let cases =
                     Arb.fromGen (Gen.zip keys.Generator (Gen.map2 (fun a b -> Beta(a, b)) parameter parameter))

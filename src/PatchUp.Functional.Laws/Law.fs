@@ -6,7 +6,8 @@ open FsCheck.FSharp
 open TorchSharp
 open PatchUp.Functional
 
-/// The operations under test. Laws speak of these only, so that a broken variant of one of them can be put in its place.
+/// The operations under test. Laws speak of these only, so that a broken variant of one of them can be put in its
+/// place.
 [<NoEquality; NoComparison>]
 type Subject =
     {
@@ -98,8 +99,8 @@ type LawKind =
     | Exact
     /// By structural equality, with no tensor.
     | Structural
-    /// Of frequencies: within the tolerance, but for a chance of at most `falseAlarm` for each comparison (Hoeffding's bound, or
-    /// Dvoretzky, Kiefer and Wolfowitz's, whose constant is Massart's).
+    /// Of frequencies: within the tolerance, but for a chance of at most `falseAlarm` for each comparison (Hoeffding's
+    /// bound, or Dvoretzky, Kiefer and Wolfowitz's, whose constant is Massart's).
     | Statistical of tolerance: float * falseAlarm: float
 
 /// What a law says of one case.
@@ -115,13 +116,17 @@ module Verdict =
 
     /// Kept if the condition holds.
     let require (condition: bool) (reason: unit -> string) : Verdict =
-        if condition then Verdict.Kept else Verdict.Broken(reason ())
+        if condition then
+            Verdict.Kept
+        else
+            Verdict.Broken(reason ())
 
     /// Kept if both are equal.
     let equal (what: string) (expected: 'v) (found: 'v) : Verdict =
         require (expected = found) (fun () -> $"{what}: {found} where {expected} was expected.")
 
-    /// Kept if the numbers are within `tolerance * max(|a|, |b|) + floor`, place by place; infinities and NaN must be the same.
+    /// Kept if the numbers are within `tolerance * max(|a|, |b|) + floor`, place by place; infinities and NaN must be
+    /// the same.
     let near (what: string) (tolerance: float) (floor: float) (expected: float[]) (found: float[]) : Verdict =
         let isNear (a: float) (b: float) =
             a = b
@@ -150,7 +155,11 @@ module Verdict =
         let rec go kept =
             match kept with
             | Verdict.Broken _ -> kept
-            | _ -> if each.MoveNext() then go (combine kept each.Current) else kept
+            | _ ->
+                if each.MoveNext() then
+                    go (combine kept each.Current)
+                else
+                    kept
 
         go Verdict.NotApplicable
 
@@ -225,7 +234,10 @@ module Law =
         Prop.forAll cases (judged (ref 0) check)
 
     let private unshrunk options (cases: Arbitrary<'case>) =
-        if options.Shrink then cases else Arb.fromGen cases.Generator
+        if options.Shrink then
+            cases
+        else
+            Arb.fromGen cases.Generator
 
     /// Runs a property; the outcome instead of an exception.
     let private run options (law: Law) (applicable: int ref option) (property: Property) : Outcome =
@@ -241,12 +253,15 @@ module Law =
                     outcome <-
                         match result with
                         | TestResult.Passed(data, _) ->
-                            let applicable = applicable |> Option.map _.Value |> Option.defaultValue data.NumberOfTests
+                            let applicable =
+                                applicable |> Option.map _.Value |> Option.defaultValue data.NumberOfTests
+
                             Some(Outcome.Passed(data.NumberOfTests, applicable))
                         | TestResult.Failed(data, _, shrunk, reason, _, _, _) ->
                             let why =
                                 match reason with
-                                | FsCheck.Outcome.Failed e when data.Labels.IsEmpty -> $"{raised}{e.GetType().Name}: {e.Message}"
+                                | FsCheck.Outcome.Failed e when data.Labels.IsEmpty ->
+                                    $"{raised}{e.GetType().Name}: {e.Message}"
                                 | _ -> String.Join("; ", data.Labels)
 
                             let counterexample = String.Join(", ", shrunk |> List.map string)
@@ -266,18 +281,24 @@ module Law =
     let check (options: CheckOptions) (subject: Subject) (law: Law) : Outcome =
         let over cases check =
             let applicable = ref 0
-            Prop.forAll (unshrunk options cases) (judged applicable (check subject)) |> run options law (Some applicable)
+
+            Prop.forAll (unshrunk options cases) (judged applicable (check subject))
+            |> run options law (Some applicable)
 
         match law.Check with
         | OfLibrary property -> run options law None (property subject)
         | OfRegion(regions, check) -> over (Generators.regionTrials regions) check
         | OfRegularizer(programs, check) -> over (Generators.trials programs) check
 
-    /// Checks a law on one regularizer in generated trials, on each of its regions if it is a law of regions; None if it speaks of neither.
+    /// Checks a law on one regularizer in generated trials, on each of its regions if it is a law of regions; None if
+    /// it speaks of neither.
     let checkOn (options: CheckOptions) (subject: Subject) (regularizer: Regularizer) (law: Law) : Outcome option =
         let over cases check =
             let applicable = ref 0
-            Prop.forAll (unshrunk options cases) (judged applicable (check subject)) |> run options law (Some applicable) |> Some
+
+            Prop.forAll (unshrunk options cases) (judged applicable (check subject))
+            |> run options law (Some applicable)
+            |> Some
 
         match law.Check with
         | OfLibrary _ -> None

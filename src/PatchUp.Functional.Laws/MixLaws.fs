@@ -58,7 +58,10 @@ module Mixing =
                 | Hard _ -> true
                 | Soft _ -> false
 
-            isHardMask && drawn.View = AsIs && drawn.Scale.Length = 0 && Array.forall ((=) 0.0) drawn.Lambda)
+            isHardMask
+            && drawn.View = AsIs
+            && drawn.Scale.Length = 0
+            && Array.forall ((=) 0.0) drawn.Lambda)
 
     /// Features as `[N * C * H * W]` indices: sample, channel, place.
     let private cells (trial: Trial) =
@@ -66,8 +69,15 @@ module Mixing =
                for c in 0 .. trial.Shape.Channels - 1 do
                    for p in 0 .. trial.Shape.Height * trial.Shape.Width - 1 -> struct (n, c, p) |]
 
-    /// One draw on the elements of a batch: own and partner's element, and how much of the own stays, for every feature.
-    let onElements (trial: Trial) (blank: 'v) (combine: float -> float -> 'v -> 'v -> 'v) (own: 'v[]) (drawn: Drawn) : 'v[] =
+    /// One draw on the elements of a batch: own and partner's element, and how much of the own stays, for every
+    /// feature.
+    let onElements
+        (trial: Trial)
+        (blank: 'v)
+        (combine: float -> float -> 'v -> 'v -> 'v)
+        (own: 'v[])
+        (drawn: Drawn)
+        : 'v[] =
         let kept = MaskValues.kept drawn.Mask
         let stride = own.Length / trial.Count
 
@@ -102,7 +112,11 @@ module HardLaws =
             else
                 let batch = Trial.batch trial
                 let take kept _ own other = if kept = 1.0 then own else other
-                let expected = plan.Draws |> List.fold (Mixing.onElements trial 0UL take) (Read.words batch.Features)
+
+                let expected =
+                    plan.Draws
+                    |> List.fold (Mixing.onElements trial 0UL take) (Read.words batch.Features)
+
                 let found = Read.words (s.Apply plan batch).Features
 
                 match Array.zip expected found |> Array.tryFindIndex (fun (a, b) -> a <> b) with
@@ -112,7 +126,8 @@ module HardLaws =
         law
             "a hard mix moves bits"
             300
-            "each feature of x' has the bits of x where M = 1 and those of x[partner] (or zero) where M = 0: -0, infinities and NaN too"
+            ("each feature of x' has the bits of x where M = 1 and those of "
+             + "x[partner] (or zero) where M = 0: -0, infinities and NaN too")
             (OfRegularizer(hardPrograms, check))
 
     let conserved =
@@ -125,7 +140,10 @@ module HardLaws =
                    | Some map -> Array.sort map = [| 0 .. trial.Count - 1 |]
                    | None -> false
 
-            if plan.Draws.IsEmpty || not (Mixing.isHard plan && List.forall permutes plan.Draws) then
+            if
+                plan.Draws.IsEmpty
+                || not (Mixing.isHard plan && List.forall permutes plan.Draws)
+            then
                 Verdict.NotApplicable
             else
                 let batch = Trial.batch trial
@@ -137,7 +155,8 @@ module HardLaws =
                     let stride = words.Length / trial.Count
                     Array.init stride (fun p -> Array.init trial.Count (fun n -> words[n * stride + p]) |> Array.sort)
 
-                Verdict.require (piles batch.Features = piles found.Features) (fun () -> "at some position the samples' values are not the same ones.")
+                Verdict.require (piles batch.Features = piles found.Features) (fun () ->
+                    "at some position the samples' values are not the same ones.")
 
         law
             "a shared swap conserves features"
@@ -181,7 +200,10 @@ module HardLaws =
             let special = [| -0.0; infinity; -infinity; nan; 1.0; 2.5 |]
 
             let wild () =
-                let values = Array.init (count * shape.Channels * shape.Height * shape.Width) (fun _ -> special[bits.Below special.Length])
+                let values =
+                    Array.init (count * shape.Channels * shape.Height * shape.Width) (fun _ ->
+                        special[bits.Below special.Length])
+
                 torch.tensor (values, System.ReadOnlySpan size)
 
             let a, b, upstream = wild (), wild (), wild ()
@@ -204,7 +226,10 @@ module HardLaws =
                 Array.init own.Length (fun i -> if chosen[i] then own[i] else other[i])
 
             let gradient (t: torch.Tensor) =
-                if isNull t.grad then Array.zeroCreate<float> isOwn.Length else Read.values t.grad
+                if isNull t.grad then
+                    Array.zeroCreate<float> isOwn.Length
+                else
+                    Read.values t.grad
 
             let masked chosen =
                 Array.map2 (fun isChosen g -> if isChosen then g else 0.0) chosen (Read.values upstream)
@@ -217,7 +242,8 @@ module HardLaws =
         law
             "blend selects at its ends"
             200
-            "w = 0 gives the bits of a, w = 1 those of b; the other side's infinities and NaN reach neither the result nor, from upstream, its gradient"
+            ("w = 0 gives the bits of a, w = 1 those of b; the other side's infinities "
+             + "and NaN reach neither the result nor, from upstream, its gradient")
             (OfLibrary(fun s -> Law.forAll (Arb.fromGen kernelCases) (check s)))
 
     let all = [ bits; conserved; selects ]
@@ -243,13 +269,31 @@ module SoftLaws =
                 let found = Mixing.mixed s trial
                 let tolerance = Mixing.rounding trial
 
-                [ Verdict.near $"{what}, features" tolerance 0.0 (Read.values batch.Features) (Read.values found.Features)
-                  Verdict.near $"{what}, targets" 1e-6 0.0 (Read.values batch.Targets.Soft) (Read.values found.Targets.Soft) ]
+                [ Verdict.near
+                      $"{what}, features"
+                      tolerance
+                      0.0
+                      (Read.values batch.Features)
+                      (Read.values found.Features)
+                  Verdict.near
+                      $"{what}, targets"
+                      1e-6
+                      0.0
+                      (Read.values batch.Targets.Soft)
+                      (Read.values found.Targets.Soft) ]
 
-            [ unchanged "everyone with itself" (fun step -> { Mixing.plain step with Partner = Self })
-              unchanged "nowhere" (fun step -> { Mixing.plain step with Region = Nowhere })
-              unchanged "lambda = 1" (fun step -> { Mixing.plain step with Mix = Blend(Always 1.0) })
-              unchanged "each lambda = 1" (fun step -> { Mixing.plain step with Mix = BlendEach(Always 1.0) }) ]
+            [ unchanged "everyone with itself" (fun step ->
+                  { Mixing.plain step with
+                      Partner = Self })
+              unchanged "nowhere" (fun step ->
+                  { Mixing.plain step with
+                      Region = Nowhere })
+              unchanged "lambda = 1" (fun step ->
+                  { Mixing.plain step with
+                      Mix = Blend(Always 1.0) })
+              unchanged "each lambda = 1" (fun step ->
+                  { Mixing.plain step with
+                      Mix = BlendEach(Always 1.0) }) ]
             |> Seq.concat
             |> Verdict.all
 
@@ -359,7 +403,10 @@ module SoftLaws =
             match plan.Draws with
             | [ drawn ] ->
                 let own = Read.values batch.Features
-                let pick choose = Mixing.onElements trial 0.0 (fun _ _ a b -> choose a b) own drawn
+
+                let pick choose =
+                    Mixing.onElements trial 0.0 (fun _ _ a b -> choose a b) own drawn
+
                 let low, high = pick min, pick max
                 let found = Read.values (s.Apply plan batch).Features
                 let slack = Mixing.rounding trial
@@ -389,7 +436,10 @@ module SoftLaws =
             let blend kept lambda own other =
                 kept * own + (1.0 - kept) * (lambda * own + (1.0 - lambda) * other)
 
-            let expected = plan.Draws |> List.fold (Mixing.onElements trial 0.0 blend) (Read.values batch.Features)
+            let expected =
+                plan.Draws
+                |> List.fold (Mixing.onElements trial 0.0 blend) (Read.values batch.Features)
+
             let found = Read.values (s.Apply plan batch).Features
 
             // Each draw of a sequence rounds what the draws before left; features are of size 1.
@@ -402,13 +452,7 @@ module SoftLaws =
             "x' = M x + (1 - M) (lambda x + (1 - lambda) x[partner]) for each draw after the other"
             (OfRegularizer(programs, check))
 
-    let all =
-        [ identities
-          lambdaZeroIsHard
-          equation
-          linear
-          convex
-          wholeProgram ]
+    let all = [ identities; lambdaZeroIsHard; equation; linear; convex; wholeProgram ]
 
 /// Laws of labels: they follow from the features.
 module LabelLaws =
@@ -434,13 +478,19 @@ module LabelLaws =
                 | TargetKind.MultiLabel -> Verdict.NotApplicable
                 | _ ->
                     let targets = (Mixing.mixed s trial).Targets
-                    let sums = Targets.tensors targets |> List.map (fun rows -> Read.values (rows.``to``(torch.float64).sum (1L)))
 
-                    sums |> Seq.map (fun sum -> Verdict.near "the rows' sums" 0.0 1e-6 (Array.create trial.Count 1.0) sum) |> Verdict.all)
+                    let sums =
+                        Targets.tensors targets
+                        |> List.map (fun rows -> Read.values (rows.``to``(torch.float64).sum(1L)))
+
+                    sums
+                    |> Seq.map (fun sum -> Verdict.near "the rows' sums" 0.0 1e-6 (Array.create trial.Count 1.0) sum)
+                    |> Verdict.all)
 
     let followFeatures =
         let check (s: Subject) (trial: Trial) =
-            // Features that say whose they are: 1 for one sample, 0 for the others; the targets are the identity matrix.
+            // Features that say whose they are: 1 for one sample, 0 for the others; the targets are the identity
+            // matrix.
             let trial =
                 { trial with
                     Precision = Precision.Single
@@ -455,27 +505,33 @@ module LabelLaws =
 
                 let indicator source =
                     let features = torch.zeros (Trial.size trial)
-                    features.select(0L, int64 source).fill_ (1.0.ToScalar()) |> ignore
+                    features.select(0L, int64 source).fill_(1.0.ToScalar()) |> ignore
                     Batch.create features (Targets.ofSoft identity)
 
                 let mixed = [| for source in 0 .. count - 1 -> s.Apply plan (indicator source) |]
 
                 // Row n, column i: the share of sample n's features that come from sample i.
                 let shares =
-                    mixed |> Array.map (fun batch -> Read.values (batch.Features.reshape(int64 count, -1L).mean ([| 1L |])))
+                    mixed
+                    |> Array.map (fun batch -> Read.values (batch.Features.reshape(int64 count, -1L).mean([| 1L |])))
 
-                let expected = [| for n in 0 .. count - 1 do for i in 0 .. count - 1 -> shares[i][n] |]
+                let expected =
+                    [| for n in 0 .. count - 1 do
+                           for i in 0 .. count - 1 -> shares[i][n] |]
+
                 Verdict.near "the label weights" 0.0 1e-5 expected (Read.values mixed[0].Targets.Soft)
             | _ -> Verdict.NotApplicable
 
         law
             "labels follow features"
             150
-            "the weight of y_i in y'_n is the share of x'_n that comes from x_i, traced by indicator features: own weight = mean of the kept weight"
-            (Generators.oneStep |> Generators.changed (fun step ->
-                { step with
-                    Partner = (if step.Partner = Blank then Shuffled else step.Partner)
-                    Rescale = NoRescale }))
+            ("the weight of y_i in y'_n is the share of x'_n that comes from x_i, "
+             + "traced by indicator features: own weight = mean of the kept weight")
+            (Generators.oneStep
+             |> Generators.changed (fun step ->
+                 { step with
+                     Partner = (if step.Partner = Blank then Shuffled else step.Partner)
+                     Rescale = NoRescale }))
             check
 
     let equations78 =
@@ -507,7 +563,9 @@ module LabelLaws =
             | _, None -> Verdict.Broken "a draw takes a partner, and the targets do not count as mixed."
             | last :: earlier, Some mixed ->
                 let own = List.rev earlier |> List.fold step y
-                let near what expected found = Verdict.near what 1e-5 1e-6 expected (Read.values found)
+
+                let near what expected found =
+                    Verdict.near what 1e-5 1e-6 expected (Read.values found)
 
                 [ near "y_i" own mixed.Own
                   near "Y" (mixRows own last (lambda last)) mixed.Altered
@@ -519,7 +577,8 @@ module LabelLaws =
         law
             "targets are equations (7) and (8)"
             200
-            "Y = lambda y_i + (1 - lambda) y_j, W = p_u y_i + (1 - p_u) Y, of the last step that changes labels; y_i: what came before it"
+            ("Y = lambda y_i + (1 - lambda) y_j, W = p_u y_i + (1 - p_u) Y, "
+             + "of the last step that changes labels; y_i: what came before it")
             Generators.regularizer
             check
 
@@ -537,10 +596,15 @@ module LabelLaws =
                 let after = s.Smooth amount mixed
 
                 let before =
-                    (s.Apply plan { batch with Targets = s.Smooth amount batch.Targets }).Targets
+                    (s.Apply
+                        plan
+                        { batch with
+                            Targets = s.Smooth amount batch.Targets })
+                        .Targets
 
                 let stated (rows: torch.Tensor) =
-                    Read.values rows |> Array.map (fun y -> (1.0 - amount) * y + amount / float trial.Classes)
+                    Read.values rows
+                    |> Array.map (fun y -> (1.0 - amount) * y + amount / float trial.Classes)
 
                 let near what expected (found: torch.Tensor) =
                     Verdict.near what 0.0 1e-6 expected (Read.values found)
@@ -571,7 +635,8 @@ module LabelLaws =
             "blanking leaves labels alone"
             100
             "with Blank y' = y, bit for bit, and the batch has one plain loss"
-            (Generators.regularizer |> Generators.changed (fun step -> { step with Partner = Blank }))
+            (Generators.regularizer
+             |> Generators.changed (fun step -> { step with Partner = Blank }))
             (fun s trial ->
                 let plan = Mixing.plan s trial
 
@@ -581,7 +646,8 @@ module LabelLaws =
                     let batch = Trial.batch trial
                     let found = (s.Apply plan batch).Targets
 
-                    [ Verdict.require (Read.bytes batch.Targets.Soft = Read.bytes found.Soft) (fun () -> "the targets' bits differ.")
+                    [ Verdict.require (Read.bytes batch.Targets.Soft = Read.bytes found.Soft) (fun () ->
+                          "the targets' bits differ.")
                       Verdict.require found.Mixed.IsNone (fun () -> "the targets count as mixed.") ]
                     |> Verdict.all)
 
@@ -635,8 +701,15 @@ module ObjectiveLaws =
                 onMixed s trial (fun targets _ logits ->
                     affine
                     |> Seq.map (fun loss ->
-                        let value objective = number (lossWith s loss objective targets logits)
-                        Verdict.near $"{loss}" 1e-5 1e-7 [| 2.0 * value Objective.reweighted |] [| value Objective.twoTerm |])
+                        let value objective =
+                            number (lossWith s loss objective targets logits)
+
+                        Verdict.near
+                            $"{loss}"
+                            1e-5
+                            1e-7
+                            [| 2.0 * value Objective.reweighted |]
+                            [| value Objective.twoTerm |])
                     |> Verdict.all))
 
     let brierGap =
@@ -646,7 +719,7 @@ module ObjectiveLaws =
             (fun s trial ->
                 onMixed s trial (fun targets mixed logits ->
                     let withGradient objective =
-                        let logits = logits.detach().clone().requires_grad_ (true)
+                        let logits = logits.detach().clone().requires_grad_(true)
                         let loss = lossWith s Brier objective targets logits
                         loss.backward ()
                         number loss, Read.values logits.grad
@@ -660,7 +733,12 @@ module ObjectiveLaws =
                             let p = mixed.Unchanged[n]
 
                             let distance =
-                                Seq.sum (seq { for k in 0 .. trial.Classes - 1 -> pown (own[n * trial.Classes + k] - altered[n * trial.Classes + k]) 2 })
+                                Seq.sum (
+                                    seq {
+                                        for k in 0 .. trial.Classes - 1 ->
+                                            pown (own[n * trial.Classes + k] - altered[n * trial.Classes + k]) 2
+                                    }
+                                )
 
                             p * (1.0 - p) * distance)
                         |> Array.average
@@ -670,19 +748,20 @@ module ObjectiveLaws =
                     |> Verdict.all))
 
     let weightedSum =
-        law
-            "an objective is a weighted sum"
-            "terms a b = a first + b second, for any loss"
-            (fun s trial ->
-                onMixed s trial (fun targets mixed logits ->
-                    let weights = mixed.Objective
+        law "an objective is a weighted sum" "terms a b = a first + b second, for any loss" (fun s trial ->
+            onMixed s trial (fun targets mixed logits ->
+                let weights = mixed.Objective
 
-                    Brier :: affine
-                    |> Seq.map (fun loss ->
-                        let value objective = number (lossWith s loss objective targets logits)
-                        let sum = weights.First * value Objective.first + weights.Second * value Objective.second
-                        Verdict.near $"{loss}" 1e-5 1e-7 [| sum |] [| value weights |])
-                    |> Verdict.all))
+                Brier :: affine
+                |> Seq.map (fun loss ->
+                    let value objective =
+                        number (lossWith s loss objective targets logits)
+
+                    let sum =
+                        weights.First * value Objective.first + weights.Second * value Objective.second
+
+                    Verdict.near $"{loss}" 1e-5 1e-7 [| sum |] [| value weights |])
+                |> Verdict.all))
 
     let plainWhenUnmixed =
         law
@@ -691,11 +770,15 @@ module ObjectiveLaws =
             (fun s trial ->
                 let batch = Trial.batch trial
                 let logits = Trial.logits trial
-                let untouched = s.Apply (s.Draw trial.Key (Trial.info trial) Regularizer.identity) batch
+
+                let untouched =
+                    s.Apply (s.Draw trial.Key (Trial.info trial) Regularizer.identity) batch
 
                 Brier :: affine
                 |> Seq.map (fun loss ->
-                    let plain = Loss.perSample loss logits batch.Targets.Soft |> Read.values |> Array.average
+                    let plain =
+                        Loss.perSample loss logits batch.Targets.Soft |> Read.values |> Array.average
+
                     Verdict.near $"{loss}" 1e-6 1e-7 [| plain |] [| number (s.Loss loss untouched.Targets logits) |])
                 |> Verdict.all)
 
@@ -721,13 +804,11 @@ module ObjectiveLaws =
                         let value targets logits =
                             number (lossWith s loss Objective.twoTerm targets logits)
 
-                        let mean = Seq.init trial.Count (fun n -> value (alone n) (row logits n)) |> Seq.average
+                        let mean =
+                            Seq.init trial.Count (fun n -> value (alone n) (row logits n)) |> Seq.average
+
                         Verdict.near $"{loss}" 1e-5 1e-7 [| mean |] [| value targets logits |])
                     |> Verdict.all))
 
     let all =
-        [ twiceForAffine
-          brierGap
-          weightedSum
-          plainWhenUnmixed
-          samplesOwnWeight ]
+        [ twiceForAffine; brierGap; weightedSum; plainWhenUnmixed; samplesOwnWeight ]

@@ -23,11 +23,13 @@ module NetworkLaws =
         let width = 3L
 
         let weights (size: int64[]) =
-            torch.tensor(Array.init (int (Array.reduce (*) size)) (fun _ -> 0.5 * bits.Normal()), ReadOnlySpan size).``to``(Trial.elementType trial)
+            torch
+                .tensor(Array.init (int (Array.reduce (*) size)) (fun _ -> 0.5 * bits.Normal()), ReadOnlySpan size)
+                .``to``(Trial.elementType trial)
 
         let convolution inputs =
             let kernel = weights [| width; inputs; 3L; 3L |]
-            fun (x: torch.Tensor) -> torch.nn.functional.conv2d(x, kernel, padding = [| 1L; 1L |]).tanh ()
+            fun (x: torch.Tensor) -> torch.nn.functional.conv2d(x, kernel, padding = [| 1L; 1L |]).tanh()
 
         let head =
             let matrix = weights [| width; int64 trial.Classes |]
@@ -77,10 +79,18 @@ module NetworkLaws =
             "forward (draw k i identity) x = f x, bit for bit, and the targets stay: the regularizer of evaluation"
             (fun s trial staged batch ->
                 let evaluation =
-                    planFor s staged { trial with Regularizer = Regularizer.identity } batch.Features
+                    planFor
+                        s
+                        staged
+                        { trial with
+                            Regularizer = Regularizer.identity }
+                        batch.Features
 
                 let found = s.Forward evaluation staged batch
-                let expected = { batch with Features = plainForward staged batch.Features }
+
+                let expected =
+                    { batch with
+                        Features = plainForward staged batch.Features }
 
                 [ Mixing.sameBits "the logits and targets" expected found
                   Verdict.require found.Targets.Mixed.IsNone (fun () -> "the targets count as mixed.") ]
@@ -96,25 +106,38 @@ module NetworkLaws =
 
                 let visit k name (batch: Batch) =
                     let here =
-                        plan.Draws |> List.filter (fun drawn -> drawn.Place = Number k || (k > 0 && drawn.Place = Name name))
+                        plan.Draws
+                        |> List.filter (fun drawn -> drawn.Place = Number k || (k > 0 && drawn.Place = Name name))
 
-                    if here.IsEmpty then batch else s.Apply { plan with Draws = here } batch
+                    if here.IsEmpty then
+                        batch
+                    else
+                        s.Apply { plan with Draws = here } batch
 
                 let byHand (batch: Batch) =
                     staged.Stages
                     |> List.indexed
                     |> List.fold
-                        (fun batch (k, (name, run)) -> visit (k + 1) name { batch with Features = run batch.Features })
+                        (fun batch (k, (name, run)) ->
+                            visit
+                                (k + 1)
+                                name
+                                { batch with
+                                    Features = run batch.Features })
                         (visit 0 "" batch)
 
                 let withGradient forward =
-                    let features = batch.Features.detach().clone().requires_grad_ (true)
+                    let features = batch.Features.detach().clone().requires_grad_(true)
                     let result: Batch = forward { batch with Features = features }
 
                     if result.Features.requires_grad then
-                        result.Features.square().sum().backward ()
+                        result.Features.square().sum().backward()
 
-                    result, (if isNull features.grad then [||] else Read.bytes features.grad)
+                    result,
+                    (if isNull features.grad then
+                         [||]
+                     else
+                         Read.bytes features.grad)
 
                 let expected, expectedGradient = withGradient byHand
                 let found, gradient = withGradient (s.Forward plan staged)
@@ -135,7 +158,7 @@ module NetworkLaws =
                     let result = s.Forward plan staged { batch with Features = features }
                     s.Loss CrossEntropy result.Targets result.Features
 
-                let features = batch.Features.detach().clone().requires_grad_ (true)
+                let features = batch.Features.detach().clone().requires_grad_(true)
                 let value = loss features
 
                 if value.requires_grad then
@@ -166,7 +189,8 @@ module NetworkLaws =
         ofTrials
             "the probe sees the shapes and changes nothing"
             40
-            "shapes tells the features' shape at every place, and neither the mode nor a batch normalisation's statistics change"
+            ("shapes tells the features' shape at every place, and neither "
+             + "the mode nor a batch normalisation's statistics change")
             (fun s trial staged batch ->
                 use norm = torch.nn.BatchNorm2d(3L, dtype = torch.float64)
 
@@ -179,9 +203,14 @@ module NetworkLaws =
                     let shapes = s.Shapes staged batch.Features
 
                     let maps =
-                        staged.Stages |> List.scan (fun x (_, run) -> run x) batch.Features |> List.map Batch.shapeOf
+                        staged.Stages
+                        |> List.scan (fun x (_, run) -> run x) batch.Features
+                        |> List.map Batch.shapeOf
 
-                    [ yield! maps |> List.mapi (fun k map -> Verdict.equal $"{what}: the shape at {k}" (Some map) (shapes (Number k)))
+                    [ yield!
+                          maps
+                          |> List.mapi (fun k map ->
+                              Verdict.equal $"{what}: the shape at {k}" (Some map) (shapes (Number k)))
                       Verdict.equal $"{what}: the shape after norm" (Some maps[2]) (shapes (Name "norm"))
                       Verdict.equal $"{what}: the shape at a place that is none" None (shapes (Number 9))
                       Verdict.equal $"{what}: training" training norm.training ]
@@ -189,7 +218,9 @@ module NetworkLaws =
                 let before = Read.bytes norm.running_mean
                 s.Shapes staged batch.Features |> ignore
 
-                Verdict.equal "the running mean's bits" before (Read.bytes norm.running_mean) :: seen "training" true @ seen "evaluation" false
+                Verdict.equal "the running mean's bits" before (Read.bytes norm.running_mean)
+                :: seen "training" true
+                @ seen "evaluation" false
                 |> Verdict.all)
 
     let all = [ noPlan; composition; finiteDifferences; probe ]
@@ -247,7 +278,8 @@ module MemoryLaws =
                 let logits = Trial.logits trial
 
                 [ CrossEntropy; BceOnSoftmax; Brier; Smoothed(0.1, Brier) ]
-                |> Seq.map (fun loss -> Verdict.equal $"tensors after {loss}" 1L (snd (counted (fun () -> s.Loss loss targets logits))))
+                |> Seq.map (fun loss ->
+                    Verdict.equal $"tensors after {loss}" 1L (snd (counted (fun () -> s.Loss loss targets logits))))
                 |> Verdict.all)
 
     let forward =
@@ -260,7 +292,10 @@ module MemoryLaws =
                 let staged, trial = NetworkLaws.networkOf trial
                 use _ = staged.Module
                 let batch = Trial.batch trial
-                let plan, ofPlan = counted (fun () -> NetworkLaws.planOf s staged trial batch.Features)
+
+                let plan, ofPlan =
+                    counted (fun () -> NetworkLaws.planOf s staged trial batch.Features)
+
                 let result, ofForward = counted (fun () -> s.Forward plan staged batch)
 
                 [ Verdict.equal "tensors after probing and drawing" 0L ofPlan
@@ -271,7 +306,8 @@ module MemoryLaws =
         law
             "results are the caller's own"
             150
-            "disposing the input leaves the result as it was; disposing the result leaves the input; no tensor is returned twice"
+            ("disposing the input leaves the result as it was; disposing "
+             + "the result leaves the input; no tensor is returned twice")
             Generators.regularizer
             (fun s trial ->
                 let plan = Mixing.plan s trial
@@ -279,21 +315,23 @@ module MemoryLaws =
                 let before = Read.batch batch
                 let first, second = s.Apply plan batch, s.Apply plan batch
                 let expected = Read.batch first
+                let tensors = Batch.tensors second
+                let different = tensors |> List.distinctBy _.Handle |> List.length
                 Batch.dispose first
 
                 let inputLives =
-                    Batch.tensors batch |> List.forall (fun t -> not t.IsInvalid) && Read.batch batch = before
+                    Batch.tensors batch |> List.forall (fun t -> not t.IsInvalid)
+                    && Read.batch batch = before
 
                 if inputLives then
                     Batch.dispose batch
 
-                let resultLives = Batch.tensors second |> List.forall (fun t -> not t.IsInvalid)
+                let resultLives = tensors |> List.forall (fun t -> not t.IsInvalid)
 
-                let tensors = Batch.tensors second
-
-                [ Verdict.equal "different tensors in the result" tensors.Length (tensors |> List.distinctBy _.Handle |> List.length)
+                [ Verdict.equal "different tensors in the result" tensors.Length different
                   Verdict.require inputLives (fun () -> "the input died with a result.")
-                  Verdict.require (resultLives && Read.batch second = expected) (fun () -> "the result died with the input.") ]
+                  Verdict.require (resultLives && Read.batch second = expected) (fun () ->
+                      "the result died with the input.") ]
                 |> Verdict.all)
 
     let failure =

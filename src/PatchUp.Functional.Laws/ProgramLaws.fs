@@ -25,7 +25,10 @@ module RegularizerLaws =
     let private exact name trials statement programs check =
         law name LawKind.Exact trials statement (OfRegularizer(programs, check))
 
-    let private plainObjectives = Regularizer.map (fun step -> { step with Objective = Objective.reweighted })
+    let private plainObjectives =
+        Regularizer.map (fun step ->
+            { step with
+                Objective = Objective.reweighted })
 
     let monoid =
         structural
@@ -50,7 +53,8 @@ module RegularizerLaws =
     let certainty =
         structural
             "sometimes 0 is nothing, sometimes 1 is all"
-            "sometimes 0 a = identity, which plans nothing; sometimes 1 a = a; oneOf [w, a] = a; branches of weight 0 do not count"
+            ("sometimes 0 a = identity, which plans nothing; sometimes 1 "
+             + "a = a; oneOf [w, a] = a; branches of weight 0 do not count")
             (fun s trial ->
                 let a = trial.Regularizer
                 let never = s.Sometimes 0.0 a
@@ -83,7 +87,8 @@ module RegularizerLaws =
 
             let step k = everywhere |> swap |> at k
 
-            [ count 1 (s.Sometimes p (step 0)) |> Chance.shares $"sometimes {p}" [| p; 1.0 - p |]
+            [ count 1 (s.Sometimes p (step 0))
+              |> Chance.shares $"sometimes {p}" [| p; 1.0 - p |]
               count weights.Length (s.OneOf(weights |> List.mapi (fun i w -> w, step i)))
               |> Chance.shares $"oneOf {weights}" (weights @ [ 0.0 ] |> List.map (fun w -> w / sum) |> Array.ofList)
               count 3 (everywhere |> swap |> atAny [ 0; 1; 2 ])
@@ -109,7 +114,8 @@ module RegularizerLaws =
     let sites =
         structural
             "a step acts at its site"
-            "one draw at `at`, one of the places at `atAny`, each place once and in order at `atAll`; no draw of a choice's other branches"
+            ("one draw at `at`, one of the places at `atAny`, each place once "
+             + "and in order at `atAll`; no draw of a choice's other branches")
             (fun s trial ->
                 trial.Regularizer
                 |> Regularizer.steps
@@ -121,7 +127,8 @@ module RegularizerLaws =
                     | At place -> Verdict.equal "the places" [ place ] places
                     | AllOf all -> Verdict.equal "the places" all places
                     | AnyOf any ->
-                        Verdict.require (places.Length = 1 && List.contains places.Head any) (fun () -> $"{places} is not one of {any}."))
+                        Verdict.require (places.Length = 1 && List.contains places.Head any) (fun () ->
+                            $"{places} is not one of {any}."))
                 |> Verdict.all)
 
     let freshAtEachSite =
@@ -129,7 +136,8 @@ module RegularizerLaws =
             "each site has draws of its own"
             LawKind.Exact
             60
-            "at `atAll` the masks, lambdas and partners of two places are drawn apart: over 20 keys they are not always the same"
+            ("at `atAll` the masks, lambdas and partners of two places "
+             + "are drawn apart: over 20 keys they are not always the same")
             (OfLibrary(fun s ->
                 Law.forAll Generators.key (fun key ->
                     let info = BatchInfo.ofShape 6 { Channels = 2; Height = 6; Width = 6 }
@@ -146,7 +154,9 @@ module RegularizerLaws =
                         Verdict.require (pairs |> List.exists (fun (a, b) -> field a <> field b)) (fun () ->
                             $"the {what} of both sites are the same for 20 keys.")
 
-                    [ differ "masks" _.Mask; differ "lambdas" _.Lambda; differ "partners" _.Partner ]
+                    [ differ "masks" _.Mask
+                      differ "lambdas" _.Lambda
+                      differ "partners" _.Partner ]
                     |> Verdict.all)))
 
     let shapeKept =
@@ -159,8 +169,7 @@ module RegularizerLaws =
                 let batch = Trial.batch trial
                 let mixed = s.Apply (Mixing.plan s trial) batch
 
-                let describe (t: torch.Tensor) =
-                    Read.size t, t.dtype, t.device_type
+                let describe (t: torch.Tensor) = Read.size t, t.dtype, t.device_type
 
                 let sameKind what expected found =
                     Verdict.equal what (describe expected) (describe found)
@@ -188,18 +197,25 @@ module RegularizerLaws =
             "with one sample every partner is itself: x' = x and y' = y, to rounding"
             (Generators.regularizer |> Generators.changed Mixing.labelled)
             (fun s trial ->
-                let trial = { Trial.tamed Mixing.labelled trial with Count = 1 }
+                let trial =
+                    { Trial.tamed Mixing.labelled trial with
+                        Count = 1 }
+
                 let batch = Trial.batch trial
                 let mixed = Mixing.mixed s trial
 
-                [ Verdict.near "the features" (Mixing.rounding trial) 0.0 (Read.values batch.Features) (Read.values mixed.Features)
+                [ Verdict.near
+                      "the features"
+                      (Mixing.rounding trial)
+                      0.0
+                      (Read.values batch.Features)
+                      (Read.values mixed.Features)
                   Verdict.near "the targets" 1e-6 0.0 (Read.values batch.Targets.Soft) (Read.values mixed.Targets.Soft) ]
                 |> Verdict.all)
 
     // ---- pairing ----
 
-    let private pairings: Arbitrary<Trial> =
-        Generators.trials Generators.oneStep
+    let private pairings: Arbitrary<Trial> = Generators.trials Generators.oneStep
 
     let private pairing name statement check =
         law name LawKind.Exact 200 statement (OfLibrary(fun s -> Law.forAll pairings (check s)))
@@ -207,23 +223,35 @@ module RegularizerLaws =
     let pairingsArePermutations =
         pairing
             "pairings are permutations"
-            "Self, Shuffled, Derangement, Rolled and SameClass map 0 .. N - 1 onto itself; OtherClass maps into it; Blank maps nothing"
+            ("Self, Shuffled, Derangement, Rolled and SameClass map 0 .. N "
+             + "- 1 onto itself; OtherClass maps into it; Blank maps nothing")
             (fun s trial ->
-                [ Self; Shuffled; Derangement; Rolled 1; Rolled -3; SameClass; OtherClass; Blank ]
+                [ Self
+                  Shuffled
+                  Derangement
+                  Rolled 1
+                  Rolled -3
+                  SameClass
+                  OtherClass
+                  Blank ]
                 |> Seq.map (fun partner ->
                     match partner, s.DrawPartner trial.Key (Trial.info trial) partner with
                     | Blank, found -> Verdict.equal "the map of Blank" None found
                     | OtherClass, Some map ->
-                        Verdict.require (map.Length = trial.Count && map |> Array.forall (fun j -> j >= 0 && j < trial.Count)) (fun () ->
-                            $"%A{map} is no map of the batch.")
-                    | _, Some map -> Verdict.equal $"the sorted map of {partner}" [| 0 .. trial.Count - 1 |] (Array.sort map)
+                        Verdict.require
+                            (map.Length = trial.Count
+                             && map |> Array.forall (fun j -> j >= 0 && j < trial.Count))
+                            (fun () -> $"%A{map} is no map of the batch.")
+                    | _, Some map ->
+                        Verdict.equal $"the sorted map of {partner}" [| 0 .. trial.Count - 1 |] (Array.sort map)
                     | _, None -> Verdict.Broken $"{partner} has no map.")
                 |> Verdict.all)
 
     let pairingsMeanWhatTheySay =
         pairing
             "pairings are what they say"
-            "Self: i; Rolled k: i + k mod N; Derangement: not i if N > 1; SameClass: the same class, and not i if there is another; OtherClass: another class if there is one"
+            ("Self: i; Rolled k: i + k mod N; Derangement: not i if N > 1; SameClass: the same "
+             + "class, and not i if there is another; OtherClass: another class if there is one")
             (fun s trial ->
                 let labels = Trial.labels trial
                 let n = trial.Count
@@ -252,7 +280,8 @@ module RegularizerLaws =
             "pairings are uniform"
             (Chance.kind draws)
             2
-            "Shuffled: 24 permutations of 4; Derangement: the 9 without fixed points; OtherClass: each sample of another class"
+            ("Shuffled: 24 permutations of 4; Derangement: the 9 without "
+             + "fixed points; OtherClass: each sample of another class")
             (OfLibrary(fun s ->
                 Law.forAll Generators.key (fun key ->
                     let info =
@@ -262,7 +291,8 @@ module RegularizerLaws =
                     let map partner i =
                         (s.DrawPartner (Key.child i key) info partner).Value
 
-                    let outcomes partner = Array.init draws (map partner) |> Array.countBy id |> Array.map snd
+                    let outcomes partner =
+                        Array.init draws (map partner) |> Array.countBy id |> Array.map snd
 
                     let uniform what kinds (counts: int[]) =
                         [ Verdict.equal $"the number of outcomes of {what}" kinds counts.Length
@@ -272,8 +302,14 @@ module RegularizerLaws =
                     [ outcomes Shuffled |> uniform "Shuffled" 24
                       outcomes Derangement |> uniform "Derangement" 9
                       // The first sample's partner is any of the others, the second's the first or the last.
-                      Array.init draws (fun i -> (map OtherClass i)[0]) |> Array.countBy id |> Array.map snd |> uniform "OtherClass of the first" 3
-                      Array.init draws (fun i -> (map OtherClass i)[1]) |> Array.countBy id |> Array.map snd |> uniform "OtherClass of the second" 2 ]
+                      Array.init draws (fun i -> (map OtherClass i)[0])
+                      |> Array.countBy id
+                      |> Array.map snd
+                      |> uniform "OtherClass of the first" 3
+                      Array.init draws (fun i -> (map OtherClass i)[1])
+                      |> Array.countBy id
+                      |> Array.map snd
+                      |> uniform "OtherClass of the second" 2 ]
                     |> Verdict.all)))
 
     // ---- rescaling ----
@@ -306,7 +342,7 @@ module RegularizerLaws =
                             Site = At(Number 0) })
 
                 let mixed = s.Apply (Mixing.plan s trial) batch
-                Read.values (mixed.Features.reshape(int64 trial.Count, -1L).mean ([| 1L |]))
+                Read.values (mixed.Features.reshape(int64 trial.Count, -1L).mean([| 1L |]))
 
             match Regularizer.steps trial.Regularizer with
             | [ step ] when step.Partner = Blank ->
@@ -337,7 +373,8 @@ module RegularizerLaws =
         exact
             "rescaling keeps the mean of ones"
             150
-            "of features all 1, Batch keeps the batch's mean, Sample each sample's; Nominal multiplies by 1 / (1 - expected altered fraction)"
+            ("of features all 1, Batch keeps the batch's mean, Sample each "
+             + "sample's; Nominal multiplies by 1 / (1 - expected altered fraction)")
             (blanking NoRescale)
             check
 
@@ -353,7 +390,11 @@ module RegularizerLaws =
                     let program = everywhere |> blank |> rescale kind
                     let found = Mixing.mixed s { trial with Regularizer = program }
                     let values = Read.values found.Features
-                    Verdict.equal $"the number of features that are not 0 under {kind}" 0 (values |> Seq.filter ((<>) 0.0) |> Seq.length))
+
+                    Verdict.equal
+                        $"the number of features that are not 0 under {kind}"
+                        0
+                        (values |> Seq.filter ((<>) 0.0) |> Seq.length))
                 |> Verdict.all)
 
     let all =
@@ -383,34 +424,61 @@ module RelationLaws =
           Check = check }
 
     let private structural name statement (verdict: (string -> Regularizer) -> Verdict) =
-        law name LawKind.Structural statement (OfLibrary(fun s -> Law.forAll (Arb.fromGen (Gen.constant ())) (fun () -> verdict s.Method)))
+        law
+            name
+            LawKind.Structural
+            statement
+            (OfLibrary(fun s -> Law.forAll (Arb.fromGen (Gen.constant ())) (fun () -> verdict s.Method)))
 
     let private withStep change = Regularizer.map change
 
     /// The steps that a method may take, without their objectives.
     let private bareSteps regularizer =
-        Regularizer.steps regularizer |> List.map (fun step -> { step with Objective = Objective.reweighted })
+        Regularizer.steps regularizer
+        |> List.map (fun step ->
+            { step with
+                Objective = Objective.reweighted })
 
     let cutMix =
-        structural "CutMix is a swapped rectangle at the input" "cutmix = rect (beta 1 1) |> swap |> at input, sometimes .4" (fun method' ->
-            Verdict.equal "cutmix" (rect (beta 1 1) |> swap |> at input |> sometimes 0.4) (method' "cutmix"))
+        structural
+            "CutMix is a swapped rectangle at the input"
+            "cutmix = rect (beta 1 1) |> swap |> at input, sometimes .4"
+            (fun method' ->
+                Verdict.equal "cutmix" (rect (beta 1 1) |> swap |> at input |> sometimes 0.4) (method' "cutmix"))
 
     let mixup =
-        structural "Mixup is ManifoldMixup at the input" "manifold-mixup |> at input = mixup, with the same alpha" (fun method' ->
-            let alpha1 (step: Step) = { step with Mix = Blend(Dist.beta 1.0 1.0) }
-            Verdict.equal "manifold-mixup at the input" (method' "mixup") (method' "manifold-mixup" |> at input |> withStep alpha1))
+        structural
+            "Mixup is ManifoldMixup at the input"
+            "manifold-mixup |> at input = mixup, with the same alpha"
+            (fun method' ->
+                let alpha1 (step: Step) =
+                    { step with
+                        Mix = Blend(Dist.beta 1.0 1.0) }
+
+                Verdict.equal
+                    "manifold-mixup at the input"
+                    (method' "mixup")
+                    (method' "manifold-mixup" |> at input |> withStep alpha1))
 
     let featureCutMix =
-        structural "CutMix is FeatureCutMix at the input" "feature-cutmix |> at input = cutmix, without its probability" (fun method' ->
-            Verdict.equal "feature-cutmix at the input" (bareSteps (method' "cutmix")) (bareSteps (method' "feature-cutmix" |> at input)))
+        structural
+            "CutMix is FeatureCutMix at the input"
+            "feature-cutmix |> at input = cutmix, without its probability"
+            (fun method' ->
+                Verdict.equal
+                    "feature-cutmix at the input"
+                    (bareSteps (method' "cutmix"))
+                    (bareSteps (method' "feature-cutmix" |> at input)))
 
     let softPatchUp =
         structural
             "soft PatchUp with Everywhere is ManifoldMixup"
-            "soft-patchup's hidden step with Everywhere for its blocks = manifold-mixup's step with its lambda and sites, up to the objective"
+            ("soft-patchup's hidden step with Everywhere for its blocks = "
+             + "manifold-mixup's step with its lambda and sites, up to the objective")
             (fun method' ->
                 let hidden =
-                    bareSteps (method' "soft-patchup") |> List.filter (fun step -> step.Site <> At(Number 0))
+                    bareSteps (method' "soft-patchup")
+                    |> List.filter (fun step -> step.Site <> At(Number 0))
 
                 match hidden, bareSteps (method' "manifold-mixup") with
                 | [ patchUp ], [ manifold ] ->
@@ -425,7 +493,8 @@ module RelationLaws =
     let hardPatchUp =
         structural
             "hard PatchUp is soft PatchUp swapped"
-            "the steps of hard-patchup = those of soft-patchup with lambda = 0 and the fraction .5 for .75; at the input both are CutMix"
+            ("the steps of hard-patchup = those of soft-patchup with lambda "
+             + "= 0 and the fraction .5 for .75; at the input both are CutMix")
             (fun method' ->
                 let swapped =
                     bareSteps (method' "soft-patchup")
@@ -440,17 +509,24 @@ module RelationLaws =
                 [ Verdict.equal "the steps" swapped (bareSteps (method' "hard-patchup"))
                   Verdict.equal
                       "the input's step"
-                      (bareSteps (method' "cutmix") |> List.map (fun step -> { step with Region = Rect Uniform }))
-                      (bareSteps (method' "hard-patchup") |> List.filter (fun step -> step.Site = At(Number 0)))
+                      (bareSteps (method' "cutmix")
+                       |> List.map (fun step -> { step with Region = Rect Uniform }))
+                      (bareSteps (method' "hard-patchup")
+                       |> List.filter (fun step -> step.Site = At(Number 0)))
                   Verdict.equal
                       "the objective"
                       [ Objective.twoTerm ]
-                      (Regularizer.steps (method' "hard-patchup") |> List.map _.Objective |> List.distinct) ]
+                      (Regularizer.steps (method' "hard-patchup")
+                       |> List.map _.Objective
+                       |> List.distinct) ]
                 |> Verdict.all)
 
     let cutout =
-        structural "Cutout is a blank rectangle" "cutout = perSample (rect (always .25)) |> blank |> at input" (fun method' ->
-            Verdict.equal "cutout" (perSample (rect (always 0.25)) |> blank |> at input) (method' "cutout"))
+        structural
+            "Cutout is a blank rectangle"
+            "cutout = perSample (rect (always .25)) |> blank |> at input"
+            (fun method' ->
+                Verdict.equal "cutout" (perSample (rect (always 0.25)) |> blank |> at input) (method' "cutout"))
 
     let dropBlock =
         structural
@@ -459,7 +535,10 @@ module RelationLaws =
             (fun method' ->
                 Verdict.equal
                     "dropblock"
-                    (perSample (blocks 7 0.1) |> blank |> rescale Rescale.Batch |> atAll [ 1; 2; 3; 4 ])
+                    (perSample (blocks 7 0.1)
+                     |> blank
+                     |> rescale Rescale.Batch
+                     |> atAll [ 1; 2; 3; 4 ])
                     (method' "dropblock"))
 
     let fullBlocks =
@@ -469,7 +548,11 @@ module RelationLaws =
 
             let everywhere = mixedOn Everywhere
 
-            [ Blocks(3, 1.0, Exact); Cells 1.0; Channels 1.0; Rect(Always 1.0) |> Not |> Not; Not Nowhere ]
+            [ Blocks(3, 1.0, Exact)
+              Cells 1.0
+              Channels 1.0
+              Rect(Always 1.0) |> Not |> Not
+              Not Nowhere ]
             |> Seq.map (fun region ->
                 match region with
                 // A rectangle of the whole area is clipped where its centre is not the map's.
@@ -480,8 +563,13 @@ module RelationLaws =
         law
             "a full region is Everywhere"
             LawKind.Exact
-            "blocks b 1, cells 1, channels 1 and ~~~nowhere mix as everywhere does, bit for bit: soft PatchUp of all features is ManifoldMixup"
-            (OfRegularizer(Generators.regularizer |> Generators.changed (fun step -> { step with View = AsIs }), check))
+            ("blocks b 1, cells 1, channels 1 and ~~~nowhere mix as everywhere "
+             + "does, bit for bit: soft PatchUp of all features is ManifoldMixup")
+            (OfRegularizer(
+                Generators.regularizer
+                |> Generators.changed (fun step -> { step with View = AsIs }),
+                check
+            ))
 
     let all =
         [ cutMix
@@ -542,7 +630,9 @@ module ReplayLaws =
                     match s.Parse(s.Show trial.Regularizer) with
                     | Error e -> Verdict.Broken $"{e}"
                     | Ok read ->
-                        Verdict.require (Mixing.plan s trial = Mixing.plan s { trial with Regularizer = read }) (fun () -> "the plan differs.")
+                        Verdict.require
+                            (Mixing.plan s trial = Mixing.plan s { trial with Regularizer = read })
+                            (fun () -> "the plan differs.")
             ))
 
     /// The part of a plan that is drawn for each sample, cut to some samples.
@@ -604,7 +694,8 @@ module ReplayLaws =
             "another key or another batch draws afresh"
             LawKind.Exact
             60
-            "over 20 keys, and over 20 batches of one epoch, masks, lambdas, partners, sites and choices are not always the same"
+            ("over 20 keys, and over 20 batches of one epoch, masks, "
+             + "lambdas, partners, sites and choices are not always the same")
             (OfLibrary(fun s ->
                 let cases =
                     Arb.fromGen (Gen.zip Generators.key.Generator (Gen.elements [ id; PerSample ]))
@@ -621,7 +712,9 @@ module ReplayLaws =
                         let plans = List.init 20 draw
 
                         let field name (of': Drawn -> 'v) =
-                            let kinds = plans |> List.collect (fun plan -> plan.Draws |> List.map of') |> List.distinct
+                            let kinds =
+                                plans |> List.collect (fun plan -> plan.Draws |> List.map of') |> List.distinct
+
                             Verdict.require (kinds.Length > 1) (fun () -> $"over 20 {what} every {name} is the same.")
 
                         [ field "mask" _.Mask
@@ -661,7 +754,8 @@ module NotationLaws =
 
                     [ Verdict.require (not (text.Contains '\n')) (fun () -> "the text has a line break.")
                       match s.Parse text with
-                      | Ok read -> Verdict.require (read = trial.Regularizer) (fun () -> $"'{text}' reads as '{s.Show read}'.")
+                      | Ok read ->
+                          Verdict.require (read = trial.Regularizer) (fun () -> $"'{text}' reads as '{s.Show read}'.")
                       | Error e -> Verdict.Broken $"'{text}' does not parse: {e}." ]
                     |> Verdict.all
             ))
@@ -669,8 +763,42 @@ module NotationLaws =
     /// Texts near to good ones: letters and words dropped, doubled, exchanged; and bare noise.
     let private damaged: Gen<string> =
         let pieces =
-            [ "("; ")"; "["; "]"; "|>"; "&&&"; "|||"; "~~~"; ","; ";"; "\""; "-"; "1e999"; "NaN"; "0.5"; "-3"; "7"; "blocks"; "oneOf"; "sequence" ]
-            @ [ "at"; "after"; "beta"; "always"; "sometimes"; "terms"; "pairedBy"; "rescale"; "stripes"; "fog"; "\t"; "\n"; "é"; "\000"; "𝛌"; "." ]
+            [ "("
+              ")"
+              "["
+              "]"
+              "|>"
+              "&&&"
+              "|||"
+              "~~~"
+              ","
+              ";"
+              "\""
+              "-"
+              "1e999"
+              "NaN"
+              "0.5"
+              "-3"
+              "7"
+              "blocks"
+              "oneOf"
+              "sequence" ]
+            @ [ "at"
+                "after"
+                "beta"
+                "always"
+                "sometimes"
+                "terms"
+                "pairedBy"
+                "rescale"
+                "stripes"
+                "fog"
+                "\t"
+                "\n"
+                "é"
+                "\000"
+                "𝛌"
+                "." ]
 
         gen {
             let! program = Generators.regularizer.Generator
@@ -697,13 +825,17 @@ module NotationLaws =
         law
             "junk gives an error, never an exception"
             2000
-            "parse of any text is Ok r, where parse (show r) = Ok r, or an error whose position lies in the text or at its end"
+            ("parse of any text is Ok r, where parse (show r) = Ok r, "
+             + "or an error whose position lies in the text or at its end")
             (OfLibrary(fun s ->
                 Law.forAll (Arb.fromGen damaged) (fun text ->
                     match s.Parse text with
-                    | Ok read -> Verdict.require (s.Parse(s.Show read) = Ok read) (fun () -> $"'{text}' was read, and what it shows is not read back.")
+                    | Ok read ->
+                        Verdict.require (s.Parse(s.Show read) = Ok read) (fun () ->
+                            $"'{text}' was read, and what it shows is not read back.")
                     | Error e ->
-                        Verdict.require (e.Position >= 1 && e.Position <= text.Length + 1 && e.Message <> "") (fun () ->
-                            $"the error at {e.Position} of '{text}' lies outside it, or says nothing."))))
+                        Verdict.require
+                            (e.Position >= 1 && e.Position <= text.Length + 1 && e.Message <> "")
+                            (fun () -> $"the error at {e.Position} of '{text}' lies outside it, or says nothing."))))
 
     let all = [ roundTrip; junk ]

@@ -52,22 +52,23 @@ type Trial =
     override this.ToString() =
         let wild = if this.Wild then ", wild" else ""
 
-        $"{Notation.show this.Regularizer}\n    drawn from {{ State = {this.Key.State}UL }} for samples {this.First} .. {this.First + this.Count - 1}, "
-        + $"features {this.Shape} of rank {this.Rank} in {this.Precision}{wild}, {this.Targets} of {this.Classes} classes, data {{ State = {this.Data.State}UL }}"
+        ($"{Notation.show this.Regularizer}\n    drawn from {{ State = {this.Key.State}UL }} "
+         + $"for samples {this.First} .. {this.First + this.Count - 1}, ")
+        + ($"features {this.Shape} of rank {this.Rank} in {this.Precision}{wild}, "
+           + $"{this.Targets} of {this.Classes} classes, data {{ State = {this.Data.State}UL }}")
 
 /// One region and what it is drawn for.
 [<NoComparison>]
 type RegionTrial =
-    {
-        Region: Region
-        Key: Key
-        First: int
-        Count: int
-        Shape: Shape
-    }
+    { Region: Region
+      Key: Key
+      First: int
+      Count: int
+      Shape: Shape }
 
     override this.ToString() =
-        $"{Notation.showRegion this.Region}\n    drawn from {{ State = {this.Key.State}UL }} for samples {this.First} .. {this.First + this.Count - 1} of {this.Shape}"
+        ($"{Notation.showRegion this.Region}\n    drawn from {{ State = {this.Key.State}UL }} "
+         + $"for samples {this.First} .. {this.First + this.Count - 1} of {this.Shape}")
 
 /// The managed view of tensors that laws compare.
 [<RequireQualifiedAccess>]
@@ -89,11 +90,13 @@ module Read =
     let words (tensor: torch.Tensor) : uint64[] =
         bytes tensor
         |> Array.chunkBySize (int tensor.ElementSize)
-        |> Array.map (Array.fold (fun (word, shift) b -> word ||| (uint64 b <<< shift), shift + 8) (0UL, 0) >> fst)
+        |> Array.map (
+            Array.fold (fun (word, shift) b -> word ||| (uint64 b <<< shift), shift + 8) (0UL, 0)
+            >> fst
+        )
 
     /// The bytes of every tensor of a batch.
-    let batch (batch: Batch) : byte[] list =
-        Batch.tensors batch |> List.map bytes
+    let batch (batch: Batch) : byte[] list = Batch.tensors batch |> List.map bytes
 
 /// Makes what a trial describes.
 [<RequireQualifiedAccess>]
@@ -121,8 +124,7 @@ module Trial =
         | _ -> all
         |> Array.map int64
 
-    let private special =
-        [| -0.0; infinity; -infinity; nan; 0.0; 1e-40 |]
+    let private special = [| -0.0; infinity; -infinity; nan; 0.0; 1e-40 |]
 
     let private dtype precision =
         match precision with
@@ -195,7 +197,8 @@ module Trial =
             Regularizer.map change regularizer
         with :? ArgumentException ->
             let withDefault (step: Step) =
-                { change step with Objective = Objective.reweighted }
+                { change step with
+                    Objective = Objective.reweighted }
 
             Regularizer.map withDefault regularizer
 

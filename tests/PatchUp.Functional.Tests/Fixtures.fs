@@ -69,7 +69,8 @@ let embedded (name: string) : string =
     let assembly = Assembly.GetExecutingAssembly()
 
     let full =
-        assembly.GetManifestResourceNames() |> Array.find (fun resource -> resource.EndsWith(name, StringComparison.Ordinal))
+        assembly.GetManifestResourceNames()
+        |> Array.find (fun resource -> resource.EndsWith(name, StringComparison.Ordinal))
 
     use reader = new StreamReader(assembly.GetManifestResourceStream full)
     reader.ReadToEnd()

@@ -45,7 +45,18 @@ let private meta =
 
       testCase "every row of the law table has its laws" (fun () ->
           let rows =
-              [ "Key"; "Mask"; "hard mix"; "soft mix"; "labels"; "objective"; "regularizer"; "relations"; "network"; "replay"; "memory"; "notation" ]
+              [ "Key"
+                "Mask"
+                "hard mix"
+                "soft mix"
+                "labels"
+                "objective"
+                "regularizer"
+                "relations"
+                "network"
+                "replay"
+                "memory"
+                "notation" ]
 
           Expect.equal (Laws.all |> List.map _.About |> List.distinct) rows "the rows")
 
@@ -58,8 +69,7 @@ let private meta =
                   | LawKind.Statistical(_, falseAlarm) -> float law.Trials * 150.0 * falseAlarm
                   | _ -> 0.0)
 
-          // These are bounds; the exact binomial probabilities are far smaller.
-          Expect.isLessThan comparisons 2e-5 "the sum of all bounds") ]
+          Expect.isLessThan comparisons 1e-6 "the sum of all bounds") ]
 
 let tests =
     testList

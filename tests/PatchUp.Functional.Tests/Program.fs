@@ -7,8 +7,12 @@ let private suite =
     <| testList
         "PatchUp.Functional"
         [ LawTests.tests
+          MutantTests.tests
           Reference.tests
+          CoreTests.tests
+          NotationTests.tests
           DataModelTests.tests
+          ReproTests.tests
           DocsTests.tests ]
 
 [<EntryPoint>]

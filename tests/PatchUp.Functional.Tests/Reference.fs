@@ -1,5 +1,5 @@
-/// The operations as the paper writes them, in arrays and loops: slow, and plain enough to be checked by reading. Feature maps are flat
-/// arrays `[N,C,H,W]`; M is 1 where a feature stays.
+/// The operations as the paper writes them, in arrays and loops: slow, and plain enough to be checked by reading.
+/// Feature maps are flat arrays `[N,C,H,W]`; M is 1 where a feature stays.
 module PatchUp.Tests.Reference
 
 open System
@@ -13,11 +13,15 @@ open PatchUp.Tests.Fixtures
 
 // ---- masks ----
 
-/// Equation (2): gamma_adj = gamma H W / (b_h b_w) / ((H - b_h + 1) (W - b_w + 1)), with blocks of at most the map's sides.
+/// Equation (2): gamma_adj = gamma H W / (b_h b_w) / ((H - b_h + 1) (W - b_w + 1)), with blocks of at most the map's
+/// sides.
 let gammaAdjusted (shape: Shape) (block: int) (gamma: float) : float =
     let h, w = shape.Height, shape.Width
     let bh, bw = min block h, min block w
-    gamma * float (h * w) / float (bh * bw) / (float (h - bh + 1) * float (w - bw + 1))
+
+    gamma * float (h * w)
+    / float (bh * bw)
+    / (float (h - bh + 1) * float (w - bw + 1))
 
 /// The beginnings that a block may have along an axis.
 let private starts calibration side block =
@@ -46,6 +50,7 @@ let private logOfRest p = if p < 1e-8 then -p else log (1.0 - p)
 /// 1 - (1 - p)^c: the probability that one of c possible seeds is there.
 let private altered (c: float) (p: float) =
     let exponent = c * logOfRest p
+
     if c = 0.0 then 0.0
     elif exponent > -1e-8 then -exponent
     else 1.0 - exp exponent
@@ -56,7 +61,8 @@ let seedProbability calibration (shape: Shape) size fraction : float =
     | Paper
     | Valid -> min 1.0 (gammaAdjusted shape size fraction)
     | Exact ->
-        let counts = covers Exact shape size |> Seq.cast<int> |> Seq.map float |> Array.ofSeq
+        let counts =
+            covers Exact shape size |> Seq.cast<int> |> Seq.map float |> Array.ofSeq
 
         let mean p =
             counts |> Array.averageBy (fun c -> altered c p)
@@ -64,9 +70,12 @@ let seedProbability calibration (shape: Shape) size fraction : float =
         let rec bisect low high steps =
             let middle = (low + high) / 2.0
 
-            if steps = 0 then middle
-            elif mean middle < fraction then bisect middle high (steps - 1)
-            else bisect low middle (steps - 1)
+            if steps = 0 then
+                middle
+            elif mean middle < fraction then
+                bisect middle high (steps - 1)
+            else
+                bisect low middle (steps - 1)
 
         if fraction <= 0.0 || fraction >= 1.0 then
             fraction
@@ -76,15 +85,16 @@ let seedProbability calibration (shape: Shape) size fraction : float =
 /// Algorithm 1's max-pooling: a feature is altered if a block that begins at a seed covers it.
 let paint (shape: Shape) calibration size (seeds: bool[,]) : bool[,] =
     let bh, bw = min size shape.Height, min size shape.Width
-    let tops, lefts = starts calibration shape.Height bh, starts calibration shape.Width bw
+
+    let tops, lefts =
+        starts calibration shape.Height bh, starts calibration shape.Width bw
 
     Array2D.init shape.Height shape.Width (fun y x ->
         let mutable isAltered = false
 
         for i in 0 .. tops.Length - 1 do
             for j in 0 .. lefts.Length - 1 do
-                let covers =
-                    tops[i] <= y && y < tops[i] + bh && lefts[j] <= x && x < lefts[j] + bw
+                let covers = tops[i] <= y && y < tops[i] + bh && lefts[j] <= x && x < lefts[j] + bw
 
                 if seeds[i, j] && covers then
                     isAltered <- true
@@ -128,14 +138,20 @@ let private leaf (shape: Shape) planes (bits: Stream) region : bool[,][] =
     | Blocks(size, fraction, calibration) ->
         let rows = (starts calibration shape.Height (min size shape.Height)).Length
         let columns = (starts calibration shape.Width (min size shape.Width)).Length
-        let seeds = bernoulli bits (seedProbability calibration shape size fraction) (planes * rows * columns)
+
+        let seeds =
+            bernoulli bits (seedProbability calibration shape size fraction) (planes * rows * columns)
 
         Array.init planes (fun c ->
-            Array2D.init rows columns (fun i j -> seeds[(c * rows + i) * columns + j]) |> paint shape calibration size)
+            Array2D.init rows columns (fun i j -> seeds[(c * rows + i) * columns + j])
+            |> paint shape calibration size)
     | Rect area ->
         Array.init planes (fun _ ->
             let area = Dist.sample bits area
-            let side axis = int (floor (float axis * sqrt area + 0.5))
+
+            let side axis =
+                int (floor (float axis * sqrt area + 0.5))
+
             let height, width = side shape.Height, side shape.Width
             let y0, x0 = bits.Below shape.Height, bits.Below shape.Width
             let top, left = y0 - height / 2, x0 - width / 2
@@ -172,9 +188,17 @@ let mask (key: Key) (info: BatchInfo) (shape: Shape) (region: Region) : float[] 
                 | Hard bits -> bits |> Array.map (fun bit -> if bit then 1.0 else 0.0)
             | _ ->
                 leaf shape planes (Key.stream key) region
-                |> Array.collect (fun plane -> plane |> Seq.cast<bool> |> Seq.map (fun altered -> if altered then 0.0 else 1.0) |> Array.ofSeq)
+                |> Array.collect (fun plane ->
+                    plane
+                    |> Seq.cast<bool>
+                    |> Seq.map (fun altered -> if altered then 0.0 else 1.0)
+                    |> Array.ofSeq)
 
-        let samples = if perSample then Array.init info.Count sample else [| sample 0 |]
+        let samples =
+            if perSample then
+                Array.init info.Count sample
+            else
+                [| sample 0 |]
 
         Array.init whole (fun i ->
             let n, c, p = i / plane / shape.Channels, i / plane % shape.Channels, i % plane
@@ -214,24 +238,31 @@ let mask (key: Key) (info: BatchInfo) (shape: Shape) (region: Region) : float[] 
 /// Equation (4).
 let mix (l: float) a b = l * a + (1.0 - l) * b
 
-/// Equations (3) and (5) for one feature. Where all of one side is taken the other is not read, as M g_i would be with infinities.
+/// Equations (3) and (5) for one feature. Where all of one side is taken the other is not read, as M g_i would be with
+/// infinities.
 let phi (m: float) (lambda: float) (own: float) (other: float) : float =
     let w = (1.0 - m) * (1.0 - lambda)
 
-    if w = 0.0 then own
-    elif w = 1.0 then other
-    else m * own + mix lambda ((1.0 - m) * own) ((1.0 - m) * other)
+    if w = 0.0 then
+        own
+    elif w = 1.0 then
+        other
+    else
+        m * own + mix lambda ((1.0 - m) * own) ((1.0 - m) * other)
 
 /// What the features and targets of a batch become.
 type Mixed =
-    { Features: float[]
-      /// How far rounding may have moved each feature: a share of max(|own|, |other|), none where bits are moved.
-      Slack: float[]
-      Targets: float[]
-      /// y_i, Y, p_u of the last draw with a partner.
-      Parts: (float[] * float[] * float[]) option }
+    {
+        Features: float[]
+        /// How far rounding may have moved each feature: a share of max(|own|, |other|), none where bits are moved.
+        Slack: float[]
+        Targets: float[]
+        /// y_i, Y, p_u of the last draw with a partner.
+        Parts: (float[] * float[] * float[]) option
+    }
 
-/// The partner's maps shrunk bilinearly into the bounding box of the altered features of each sample's mask, 0 around it.
+/// The partner's maps shrunk bilinearly into the bounding box of the altered features of each sample's mask, 0 around
+/// it.
 let private resized count (shape: Shape) (mask: Mask) (other: float[]) : float[] =
     let plane = shape.Height * shape.Width
     let kept = MaskValues.kept mask
@@ -243,7 +274,8 @@ let private resized count (shape: Shape) (mask: Mask) (other: float[]) : float[]
                       if Seq.exists (fun c -> kept n c (y * shape.Width + x) < 1.0) [ 0 .. shape.Channels - 1 ] then
                           y, x ]
 
-        let sample = other[n * shape.Channels * plane .. (n + 1) * shape.Channels * plane - 1]
+        let sample =
+            other[n * shape.Channels * plane .. (n + 1) * shape.Channels * plane - 1]
 
         match altered with
         | [] -> sample
@@ -275,7 +307,12 @@ let private applyDrawn (shape: Shape) count tolerance (batch: Mixed) (drawn: Dra
     let stride = shape.Channels * shape.Height * shape.Width
     let m = MaskValues.spread count shape drawn.Mask
     let lambda n = drawn.Lambda[n % drawn.Lambda.Length]
-    let scale n = if drawn.Scale.Length = 0 then 1.0 else drawn.Scale[n % drawn.Scale.Length]
+
+    let scale n =
+        if drawn.Scale.Length = 0 then
+            1.0
+        else
+            drawn.Scale[n % drawn.Scale.Length]
 
     let gather (values: float[]) stride =
         match drawn.Partner with
@@ -289,7 +326,9 @@ let private applyDrawn (shape: Shape) count tolerance (batch: Mixed) (drawn: Dra
 
         if isResized then
             let largest = features |> Array.fold (fun most v -> max most (abs v)) 0.0
-            resized count shape drawn.Mask features, Array.create slack.Length (Array.max slack + 2.0 * tolerance * largest)
+
+            resized count shape drawn.Mask features,
+            Array.create slack.Length (Array.max slack + 2.0 * tolerance * largest)
         else
             features, slack
 
@@ -307,16 +346,23 @@ let private applyDrawn (shape: Shape) count tolerance (batch: Mixed) (drawn: Dra
                 elif w = 1.0 then otherSlack[i]
                 else max batch.Slack[i] otherSlack[i] + rounded
 
-            if drawn.Scale.Length = 0 then blended else scale (i / stride) * (blended + 2.0 * rounded))
+            if drawn.Scale.Length = 0 then
+                blended
+            else
+                scale (i / stride) * (blended + 2.0 * rounded))
 
     let targets =
         match drawn.Partner with
-        | None -> {| Targets = batch.Targets; Parts = batch.Parts |}
+        | None ->
+            {| Targets = batch.Targets
+               Parts = batch.Parts |}
         | Some _ ->
             let classes = batch.Targets.Length / count
             let y = batch.Targets
             let yj = gather y classes
-            let unchanged = Array.init count (fun n -> Array.average m[n * stride .. (n + 1) * stride - 1])
+
+            let unchanged =
+                Array.init count (fun n -> Array.average m[n * stride .. (n + 1) * stride - 1])
 
             // Equations (7) and (8).
             let Y = Array.init y.Length (fun i -> mix (lambda (i / classes)) y[i] yj[i])
@@ -350,22 +396,34 @@ let rec private lossAt (loss: Loss) (logits: float[]) (y: float[]) : float =
     let classes = float y.Length
 
     match loss with
-    | CrossEntropy -> -Array.sum (Array.map2 (fun y q -> y * log q) y q)
-    | BceOnSoftmax -> -Array.average (Array.map2 (fun y q -> y * log q + (1.0 - y) * log (1.0 - q)) y q)
+    | CrossEntropy -> -Array.sum(Array.map2 (fun y q -> y * log q) y q)
+    | BceOnSoftmax -> -Array.average(Array.map2 (fun y q -> y * log q + (1.0 - y) * log (1.0 - q)) y q)
     | Brier -> Array.sum (Array.map2 (fun y q -> (q - y) * (q - y)) y q)
     | Smoothed(amount, loss) -> lossAt loss logits (y |> Array.map (fun y -> (1.0 - amount) * y + amount / classes))
     | CustomLoss custom -> failwith $"{custom.Name} has no reference."
 
-/// Equation (6): Mix_pu[loss(f, y_i), loss(f, Y)] + loss(f, W), each term with its weight, then the mean over the samples.
-let batchLoss (loss: Loss) (objective: Objective) classes (logits: float[]) (w: float[]) (parts: (float[] * float[] * float[]) option) : float =
-    let row (values: float[]) n = values[n * classes .. (n + 1) * classes - 1]
-    let at values n = lossAt loss (row logits n) (row values n)
+/// Equation (6): Mix_pu[loss(f, y_i), loss(f, Y)] + loss(f, W), each term with its weight, then the mean over the
+/// samples.
+let batchLoss
+    (loss: Loss)
+    (objective: Objective)
+    classes
+    (logits: float[])
+    (w: float[])
+    (parts: (float[] * float[] * float[]) option)
+    : float =
+    let row (values: float[]) n =
+        values[n * classes .. (n + 1) * classes - 1]
+
+    let at values n =
+        lossAt loss (row logits n) (row values n)
 
     Array.init (w.Length / classes) (fun n ->
         match parts with
         | None -> at w n
         | Some(own, altered, unchanged) ->
-            objective.First * mix unchanged[n] (at own n) (at altered n) + objective.Second * at w n)
+            objective.First * mix unchanged[n] (at own n) (at altered n)
+            + objective.Second * at w n)
     |> Array.average
 
 // ---- the library against the reference ----
@@ -375,7 +433,10 @@ let private sameMask (trial: RegionTrial) =
         { BatchInfo.ofShape trial.Count trial.Shape with
             First = trial.First }
 
-    let found = Region.draw trial.Key info trial.Shape trial.Region |> MaskValues.spread trial.Count trial.Shape
+    let found =
+        Region.draw trial.Key info trial.Shape trial.Region
+        |> MaskValues.spread trial.Count trial.Shape
+
     Verdict.near "M" 0.0 1e-6 (mask trial.Key info trial.Shape trial.Region) found
 
 /// Wild features only where bits are moved: a line between infinities has no value to compare.
@@ -401,7 +462,9 @@ let private sameBatch (trial: Trial) =
     let near what = Verdict.near what 1e-6 1e-6
 
     [ match [ 0 .. values.Length - 1 ] |> List.tryFind (isNear >> not) with
-      | Some i -> Verdict.Broken $"feature {i} is {values[i]} where {expected.Features[i]} was expected, within {expected.Slack[i]}."
+      | Some i ->
+          Verdict.Broken
+              $"feature {i} is {values[i]} where {expected.Features[i]} was expected, within {expected.Slack[i]}."
       | None -> Verdict.Kept
       near "W" expected.Targets (Read.values found.Targets.Soft)
       match expected.Parts, found.Targets.Mixed with
@@ -424,9 +487,15 @@ let private sameLoss (trial: Trial) =
         | Some mixed -> mixed.Objective, Some(Read.values mixed.Own, Read.values mixed.Altered, mixed.Unchanged)
         | None -> Objective.reweighted, None
 
-    [ CrossEntropy; BceOnSoftmax; Brier; Smoothed(0.2, CrossEntropy); Smoothed(0.1, Brier) ]
+    [ CrossEntropy
+      BceOnSoftmax
+      Brier
+      Smoothed(0.2, CrossEntropy)
+      Smoothed(0.1, Brier) ]
     |> Seq.map (fun loss ->
-        let expected = batchLoss loss objective trial.Classes (Read.values logits) (Read.values targets.Soft) parts
+        let expected =
+            batchLoss loss objective trial.Classes (Read.values logits) (Read.values targets.Soft) parts
+
         Verdict.near $"{loss}" 1e-5 1e-6 [| expected |] (Read.values (Loss.ofBatch loss targets logits)))
     |> Verdict.all
 
@@ -436,10 +505,23 @@ let private sameExpectation (trial: RegionTrial) =
         let p = seedProbability calibration trial.Shape size fraction
 
         let expected =
-            covers calibration trial.Shape size |> Seq.cast<int> |> Seq.map (fun c -> altered (float c) p) |> Array.ofSeq
+            covers calibration trial.Shape size
+            |> Seq.cast<int>
+            |> Seq.map (fun c -> altered (float c) p)
+            |> Array.ofSeq
 
-        [ Verdict.near "1 - (1 - p)^c" 1e-9 1e-12 expected (Region.expected trial.Shape trial.Region |> Seq.cast<float> |> Array.ofSeq)
-          Verdict.near "equation (2)" 1e-12 0.0 [| gammaAdjusted trial.Shape size fraction |] [| Region.gammaAdjusted trial.Shape size fraction |] ]
+        [ Verdict.near
+              "1 - (1 - p)^c"
+              1e-9
+              1e-12
+              expected
+              (Region.expected trial.Shape trial.Region |> Seq.cast<float> |> Array.ofSeq)
+          Verdict.near
+              "equation (2)"
+              1e-12
+              0.0
+              [| gammaAdjusted trial.Shape size fraction |]
+              [| Region.gammaAdjusted trial.Shape size fraction |] ]
         |> Verdict.all
     | _ -> Verdict.NotApplicable
 
@@ -453,7 +535,15 @@ let private blocks =
 let tests =
     testList
         "reference"
-        [ forAll "Region.draw paints what the reference paints" 2000 (Generators.regionTrials Generators.region) sameMask
-          forAll "Region.expected is the closed form of the reference" 500 (Generators.regionTrials blocks) sameExpectation
+        [ forAll
+              "Region.draw paints what the reference paints"
+              2000
+              (Generators.regionTrials Generators.region)
+              sameMask
+          forAll
+              "Region.expected is the closed form of the reference"
+              500
+              (Generators.regionTrials blocks)
+              sameExpectation
           forAll "Plan.apply mixes as the reference does" 1500 (Generators.trials Generators.regularizer) sameBatch
           forAll "Loss.ofBatch is equation (6) of the reference" 500 (Generators.trials Generators.regularizer) sameLoss ]
