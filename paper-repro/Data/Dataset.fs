@@ -49,10 +49,8 @@ module Split =
                     (nameof indices)
                     $"The index {index} is outside the {count split} images 0 .. {count split - 1}."
 
-        {
-            Images = Scope.run (fun () -> split.Images.index_select (0L, torch.tensor (Array.map int64 indices)))
-            Labels = indices |> Array.map (fun index -> split.Labels[index])
-        }
+        { Images = Scope.run (fun () -> split.Images.index_select (0L, torch.tensor (Array.map int64 indices)))
+          Labels = indices |> Array.map (fun index -> split.Labels[index]) }
 
     /// Splits off a validation set: the first `validation` images of the permutation of 0 .. N - 1; the rest stay for
     /// training. Gives (training, validation); an ArgumentException unless it is a permutation and both have an image.
@@ -77,11 +75,9 @@ module Split =
             before < perClass
 
         let indices =
-            [|
-                for index in 0 .. count split - 1 do
-                    if keep split.Labels[index] then
-                        index
-            |]
+            [| for index in 0 .. count split - 1 do
+                   if keep split.Labels[index] then
+                       index |]
 
         select indices split
 
@@ -96,20 +92,16 @@ module Dataset =
     /// An image file of the layout SET/CLASS/FILE.
     [<NoEquality; NoComparison>]
     type private Item =
-        {
-            Name: string
-            Set: string
-            Class: string
-            Bytes: unit -> byte[]
-        }
+        { Name: string
+          Set: string
+          Class: string
+          Bytes: unit -> byte[] }
 
     /// The images and the class folders, empty ones too, as (set, class).
     [<NoEquality; NoComparison>]
     type private Listing =
-        {
-            Items: Item list
-            Folders: (string * string) list
-        }
+        { Items: Item list
+          Folders: (string * string) list }
 
     let private layout = "train/CLASS/*.jpg and test/CLASS/*.jpg (or .jpeg, .png)"
 
@@ -156,33 +148,27 @@ module Dataset =
         bytes
 
     let private entriesOf (path: string) (tar: TarReader) : (string * Listing) list =
-        [
-            let mutable entry = tar.GetNextEntry()
+        [ let mutable entry = tar.GetNextEntry()
 
-            while not (isNull entry) do
-                match placeOf entry.Name with
-                | Some(top, set, name, Some file) when isImage file ->
-                    let bytes = bytesOf path entry
+          while not (isNull entry) do
+              match placeOf entry.Name with
+              | Some(top, set, name, Some file) when isImage file ->
+                  let bytes = bytesOf path entry
 
-                    let item =
-                        {
-                            Name = $"{set}/{name}/{file}"
-                            Set = set
-                            Class = name
-                            Bytes = fun () -> bytes
-                        }
+                  let item =
+                      { Name = $"{set}/{name}/{file}"
+                        Set = set
+                        Class = name
+                        Bytes = fun () -> bytes }
 
-                    top,
-                    {
-                        Items = [ item ]
-                        Folders = [ set, name ]
-                    }
-                | Some(top, set, name, file) when file.IsSome || entry.EntryType = TarEntryType.Directory ->
-                    top, { Items = []; Folders = [ set, name ] }
-                | _ -> ()
+                  top,
+                  { Items = [ item ]
+                    Folders = [ set, name ] }
+              | Some(top, set, name, file) when file.IsSome || entry.EntryType = TarEntryType.Directory ->
+                  top, { Items = []; Folders = [ set, name ] }
+              | _ -> ()
 
-                entry <- tar.GetNextEntry()
-        ]
+              entry <- tar.GetNextEntry() ]
 
     /// A tar ends in zero blocks: without them it, or the gzip file around it, was cut short.
     let private checkEnd (stream: Stream) =
@@ -230,10 +216,8 @@ module Dataset =
         match entries |> List.map fst |> List.distinct with
         | []
         | [ _ ] ->
-            {
-                Items = entries |> List.collect (fun (_, listing) -> listing.Items)
-                Folders = entries |> List.collect (fun (_, listing) -> listing.Folders)
-            }
+            { Items = entries |> List.collect (fun (_, listing) -> listing.Items)
+              Folders = entries |> List.collect (fun (_, listing) -> listing.Folders) }
         | tops ->
             let text = tops |> List.map (fun top -> $"'{top}'") |> String.concat ", "
 
@@ -266,30 +250,22 @@ module Dataset =
         let root = rootOf folder
 
         let classes =
-            [
-                for set in [ "train"; "test" ] do
-                    if Directory.Exists(Path.Combine(root, set)) then
-                        for name in names (Directory.EnumerateDirectories(Path.Combine(root, set))) do
-                            set, name
-            ]
+            [ for set in [ "train"; "test" ] do
+                  if Directory.Exists(Path.Combine(root, set)) then
+                      for name in names (Directory.EnumerateDirectories(Path.Combine(root, set))) do
+                          set, name ]
 
-        {
-            Folders = classes
-            Items =
-                [
-                    for set, name in classes do
-                        for file in names (Directory.EnumerateFiles(Path.Combine(root, set, name))) do
-                            if isImage file then
-                                let path = Path.Combine(root, set, name, file)
+        { Folders = classes
+          Items =
+            [ for set, name in classes do
+                  for file in names (Directory.EnumerateFiles(Path.Combine(root, set, name))) do
+                      if isImage file then
+                          let path = Path.Combine(root, set, name, file)
 
-                                {
-                                    Name = $"{set}/{name}/{file}"
-                                    Set = set
-                                    Class = name
-                                    Bytes = fun () -> Errors.reading path (fun () -> File.ReadAllBytes path)
-                                }
-                ]
-        }
+                          { Name = $"{set}/{name}/{file}"
+                            Set = set
+                            Class = name
+                            Bytes = fun () -> Errors.reading path (fun () -> File.ReadAllBytes path) } ] }
 
     let private fingerprintOfFolder (folder: string) (listing: Listing) =
         let root = rootOf folder
@@ -407,21 +383,15 @@ module Dataset =
         let tensors =
             Scope.many (fun () -> both |> List.map (decode path first pixels.Height pixels.Width))
 
-        {
-            Name = name
-            Classes = Array.ofList train
-            Train =
-                {
-                    Images = tensors[0]
-                    Labels = labels (fst items)
-                }
-            Test =
-                {
-                    Images = tensors[1]
-                    Labels = labels (snd items)
-                }
-            Fingerprint = fingerprint
-        }
+        { Name = name
+          Classes = Array.ofList train
+          Train =
+            { Images = tensors[0]
+              Labels = labels (fst items) }
+          Test =
+            { Images = tensors[1]
+              Labels = labels (snd items) }
+          Fingerprint = fingerprint }
 
     // The cache: a safetensors file with a checksum
 
@@ -449,22 +419,18 @@ module Dataset =
 
         let metadata =
             Map
-                [
-                    "format", cacheFormat
-                    "classes", classes
-                    "sha256", digestOf classes [ dataset.Train; dataset.Test ]
-                ]
+                [ "format", cacheFormat
+                  "classes", classes
+                  "sha256", digestOf classes [ dataset.Train; dataset.Test ] ]
 
         let write () =
             Directory.CreateDirectory folder |> ignore
 
             Scope.value (fun () ->
-                [
-                    "train.images", dataset.Train.Images
-                    "train.labels", torch.tensor dataset.Train.Labels
-                    "test.images", dataset.Test.Images
-                    "test.labels", torch.tensor dataset.Test.Labels
-                ]
+                [ "train.images", dataset.Train.Images
+                  "train.labels", torch.tensor dataset.Train.Labels
+                  "test.images", dataset.Test.Images
+                  "test.labels", torch.tensor dataset.Test.Labels ]
                 |> Safetensors.write (cachePath folder dataset.Fingerprint) metadata)
 
         try
@@ -483,10 +449,8 @@ module Dataset =
             let tensors = dict file.Entries
 
             let split set =
-                {
-                    Images = tensors[$"{set}.images"]
-                    Labels = tensors[$"{set}.labels"].data<int>().ToArray()
-                }
+                { Images = tensors[$"{set}.images"]
+                  Labels = tensors[$"{set}.labels"].data<int>().ToArray() }
 
             let classes = file.Metadata["classes"]
             let train, test = split "train", split "test"
@@ -498,13 +462,11 @@ module Dataset =
                 None
             else
                 Some
-                    {
-                        Name = name
-                        Classes = JsonSerializer.Deserialize<string[]> classes
-                        Train = train
-                        Test = test
-                        Fingerprint = fingerprint
-                    }
+                    { Name = name
+                      Classes = JsonSerializer.Deserialize<string[]> classes
+                      Train = train
+                      Test = test
+                      Fingerprint = fingerprint }
 
         use scope = torch.NewDisposeScope()
 
@@ -538,14 +500,12 @@ module Dataset =
 
         let home = folder Environment.SpecialFolder.UserProfile
 
-        [
-            Environment.GetEnvironmentVariable "XDG_CACHE_HOME"
-            (if OperatingSystem.IsWindows() || String.IsNullOrEmpty home then
-                 ""
-             else
-                 Path.Combine(home, ".cache"))
-            folder Environment.SpecialFolder.LocalApplicationData
-        ]
+        [ Environment.GetEnvironmentVariable "XDG_CACHE_HOME"
+          (if OperatingSystem.IsWindows() || String.IsNullOrEmpty home then
+               ""
+           else
+               Path.Combine(home, ".cache"))
+          folder Environment.SpecialFolder.LocalApplicationData ]
         |> List.tryFind (fun path -> not (String.IsNullOrEmpty path) && Path.IsPathRooted path)
         |> Option.map (fun path -> Path.Combine(path, "patchup"))
 
@@ -621,8 +581,7 @@ module Dataset =
 
         { dataset with
             Train = Split.firstOfEach perClassTrain dataset.Train
-            Test = Split.firstOfEach perClassTest dataset.Test
-        }
+            Test = Split.firstOfEach perClassTest dataset.Test }
 
     /// Frees the images.
     let dispose (dataset: Dataset) : unit =

@@ -32,11 +32,9 @@ module Images =
             planes[area + i] <- rgba[4 * i + 1]
             planes[2 * area + i] <- rgba[4 * i + 2]
 
-        {
-            Height = height
-            Width = width
-            Planes = planes
-        }
+        { Height = height
+          Width = width
+          Planes = planes }
 
     let private layout (alpha: SKAlphaType) (height: int) (width: int) =
         SKImageInfo(width, height, SKColorType.Rgba8888, alpha)
@@ -118,11 +116,9 @@ module Images =
 
                 let bytes = (bounded * 255.0.ToScalar()).round().``to``(torch.uint8).contiguous()
 
-                {
-                    Height = int height
-                    Width = int width
-                    Planes = bytes.bytes.ToArray()
-                })
+                { Height = int height
+                  Width = int width
+                  Planes = bytes.bytes.ToArray() })
         | shape ->
             let text = String.Join(",", shape)
             invalidArg (nameof image) $"An image is [3,H,W]; this is [{text}]."

@@ -31,12 +31,10 @@ module Model =
 
     /// The live parameters and then buffers by name: the module's own, not copies.
     let state (model: Model) : (string * torch.Tensor) list =
-        [
-            for struct (name, parameter) in model.Module.named_parameters () do
-                name, parameter :> torch.Tensor
-            for struct (name, buffer) in model.Module.named_buffers () do
-                name, buffer
-        ]
+        [ for struct (name, parameter) in model.Module.named_parameters () do
+              name, parameter :> torch.Tensor
+          for struct (name, buffer) in model.Module.named_buffers () do
+              name, buffer ]
 
     /// The number of trained numbers.
     let parameterCount (model: Model) : int64 =
@@ -97,14 +95,12 @@ module PreActResNet =
 
     /// PreActResNet-18 for CIFAR-10: 11,171,146 parameters.
     let cifar10: PreActResNetSettings =
-        {
-            Depth = 18
-            Width = 64
-            Classes = 10
-            Stride = 1
-            Mean = [ 125.3 / 255.0; 123.0 / 255.0; 113.9 / 255.0 ]
-            Std = [ 63.0 / 255.0; 62.1 / 255.0; 66.7 / 255.0 ]
-        }
+        { Depth = 18
+          Width = 64
+          Classes = 10
+          Stride = 1
+          Mean = [ 125.3 / 255.0; 123.0 / 255.0; 113.9 / 255.0 ]
+          Std = [ 63.0 / 255.0; 62.1 / 255.0; 66.7 / 255.0 ] }
 
     type private Module = torch.nn.Module<torch.Tensor, torch.Tensor>
 
@@ -148,14 +144,12 @@ module PreActResNet =
 
     let private stage (count: int) (channels: int) (width: int) (stride: int) : Module =
         let blocks =
-            [
-                for i in 0 .. count - 1 do
-                    string i,
-                    (if i = 0 then
-                         block channels width stride
-                     else
-                         block width width 1)
-            ]
+            [ for i in 0 .. count - 1 do
+                  string i,
+                  (if i = 0 then
+                       block channels width stride
+                   else
+                       block width width 1) ]
 
         composite "Stage" blocks (fun x -> (x, blocks) ||> List.fold (fun x (_, block) -> block.call x))
 
@@ -240,11 +234,9 @@ module PreActResNet =
                 Scope.run (fun () -> linear.call (x.mean [| 2L; 3L |]))
 
             let steps =
-                [
-                    for name, part in ("conv1", conv1) :: stages do
-                        name, fun (x: torch.Tensor) -> part.call x
-                    "head", head
-                ]
+                [ for name, part in ("conv1", conv1) :: stages do
+                      name, fun (x: torch.Tensor) -> part.call x
+                  "head", head ]
 
             let network =
                 composite "PreActResNet" [ "conv1", conv1; yield! stages; "linear", linear ] (fun x ->
@@ -252,9 +244,7 @@ module PreActResNet =
 
             initialise seed network
 
-            {
-                Name = $"preact-resnet-{settings.Depth}"
-                Module = network
-                Stages = steps
-                Normalise = normalise settings.Mean settings.Std
-            })
+            { Name = $"preact-resnet-{settings.Depth}"
+              Module = network
+              Stages = steps
+              Normalise = normalise settings.Mean settings.Std })

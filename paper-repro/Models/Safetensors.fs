@@ -24,16 +24,14 @@ module Safetensors =
 
     /// Format name, TorchSharp type and bytes of an element.
     let private types =
-        [
-            "F64", torch.float64, 8L
-            "I64", torch.int64, 8L
-            "F32", torch.float32, 4L
-            "I32", torch.int32, 4L
-            "F16", torch.float16, 2L
-            "BF16", torch.bfloat16, 2L
-            "U8", torch.uint8, 1L
-            "BOOL", torch.bool, 1L
-        ]
+        [ "F64", torch.float64, 8L
+          "I64", torch.int64, 8L
+          "F32", torch.float32, 4L
+          "I32", torch.int32, 4L
+          "F16", torch.float16, 2L
+          "BF16", torch.bfloat16, 2L
+          "U8", torch.uint8, 1L
+          "BOOL", torch.bool, 1L ]
 
     let private typeNames =
         types |> List.map (fun (name, _, _) -> name) |> String.concat ", "
@@ -132,13 +130,11 @@ module Safetensors =
 
     /// One tensor as the header describes it; `Start` and `Finish` count from the end of the header.
     type private Entry =
-        {
-            Name: string
-            Type: torch.ScalarType
-            Shape: int64[]
-            Start: int64
-            Finish: int64
-        }
+        { Name: string
+          Type: torch.ScalarType
+          Shape: int64[]
+          Start: int64
+          Finish: int64 }
 
     let private damaged (path: string) (what: string) : 'a =
         Errors.user $"{path}: not a sound safetensors file: {what}; write it again or use another copy."
@@ -147,12 +143,10 @@ module Safetensors =
         if element.ValueKind <> JsonValueKind.Array then
             refuse $"{what} is no list"
 
-        [|
-            for item in element.EnumerateArray() do
-                match item.ValueKind = JsonValueKind.Number, item.TryGetInt64() with
-                | true, (true, value) when value >= 0L -> value
-                | _ -> refuse $"{what} holds something that is no whole number from 0 up"
-        |]
+        [| for item in element.EnumerateArray() do
+               match item.ValueKind = JsonValueKind.Number, item.TryGetInt64() with
+               | true, (true, value) when value >= 0L -> value
+               | _ -> refuse $"{what} holds something that is no whole number from 0 up" |]
 
     let private entryOf (path: string) (available: int64) (name: string) (element: JsonElement) : Entry =
         let refuse what : 'a = damaged path $"tensor '{name}': {what}"
@@ -197,13 +191,11 @@ module Safetensors =
             if elements * size <> finish - start then
                 refuse $"{finish - start} bytes of data do not fill its shape of {elements} elements"
 
-            {
-                Name = name
-                Type = dtype
-                Shape = shape
-                Start = start
-                Finish = finish
-            }
+            { Name = name
+              Type = dtype
+              Shape = shape
+              Start = start
+              Finish = finish }
         | _ -> refuse $"its data_offsets do not lie within the {available} bytes of data"
 
     let private metadataOf (path: string) (element: JsonElement) : Map<string, string> =
@@ -211,13 +203,11 @@ module Safetensors =
             damaged path $"{metadataKey} is no object"
 
         Map
-            [
-                for item in element.EnumerateObject() do
-                    if item.Value.ValueKind <> JsonValueKind.String then
-                        damaged path $"{metadataKey} holds something other than strings"
+            [ for item in element.EnumerateObject() do
+                  if item.Value.ValueKind <> JsonValueKind.String then
+                      damaged path $"{metadataKey} holds something other than strings"
 
-                    item.Name, item.Value.GetString()
-            ]
+                  item.Name, item.Value.GetString() ]
 
     let private parse (path: string) (available: int64) (header: byte[]) : Entry list * Map<string, string> =
         try
@@ -233,11 +223,9 @@ module Safetensors =
                 | _ -> Map.empty
 
             let entries =
-                [
-                    for item in document.RootElement.EnumerateObject() do
-                        if item.Name <> metadataKey then
-                            entryOf path available item.Name item.Value
-                ]
+                [ for item in document.RootElement.EnumerateObject() do
+                      if item.Name <> metadataKey then
+                          entryOf path available item.Name item.Value ]
                 |> List.sortBy (fun entry -> entry.Start, entry.Finish)
 
             entries, metadata
@@ -300,10 +288,8 @@ module Safetensors =
 
             let tensors = Scope.many (fun () -> entries |> List.map (readEntry path stream))
 
-            {
-                Entries = List.zip (entries |> List.map _.Name) tensors
-                Metadata = metadata
-            })
+            { Entries = List.zip (entries |> List.map _.Name) tensors
+              Metadata = metadata })
 
     let private listed (names: string list) =
         let shown = names |> List.truncate 3 |> String.concat ", "

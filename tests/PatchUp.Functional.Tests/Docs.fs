@@ -33,24 +33,37 @@ let private undent (text: string) =
         |> Array.min
 
     lines
-    |> Array.map (fun line -> if line.Length >= indent then line.Substring indent else line)
+    |> Array.map (fun line ->
+        if line.Length >= indent then
+            line.Substring indent
+        else
+            line)
     |> String.concat "\n"
 
 let private snippets =
     lazy
         Map
             [ for source in sources do
-                  for found in Regex.Matches(read source, @"// snippet: (\w+)\n(.*?)\n *// end snippet", RegexOptions.Singleline) do
+                  for found in
+                      Regex.Matches(read source, @"// snippet: (\w+)\n(.*?)\n *// end snippet", RegexOptions.Singleline) do
                       found.Groups[1].Value, undent found.Groups[2].Value ]
 
 /// What the program prints for a line such as `patchup describe "blocks 7 0.5"`.
 let private output (line: string) =
     let arguments =
         [| for part in Regex.Matches(line, "\"([^\"]*)\"|(\\S+)") |> Seq.skip 1 ->
-               if part.Groups[1].Success then part.Groups[1].Value else part.Value |]
+               if part.Groups[1].Success then
+                   part.Groups[1].Value
+               else
+                   part.Value |]
 
     use out = new StringWriter()
-    let streams: PatchUp.Repro.Streams = { Out = out; Err = out; IsTerminal = false }
+
+    let streams: PatchUp.Repro.Streams =
+        { Out = out
+          Err = out
+          IsTerminal = false }
+
     PatchUp.Repro.Program.run streams arguments |> ignore
     out.ToString().ReplaceLineEndings("\n").TrimEnd()
 
@@ -63,8 +76,7 @@ let render (text: string) =
         Regex.Replace(
             text,
             @"(<!-- snippet: (\w+) -->)\n```(\w+)\n(.*?)```",
-            (fun found ->
-                block found.Groups[1].Value found.Groups[3].Value (snippets.Value[found.Groups[2].Value])),
+            (fun found -> block found.Groups[1].Value found.Groups[3].Value (snippets.Value[found.Groups[2].Value])),
             RegexOptions.Singleline
         )
 
@@ -79,7 +91,8 @@ let render (text: string) =
 
 /// The documents that hold code.
 let documents =
-    Path.Combine(root, "README.md") :: List.ofArray (Directory.GetFiles(Path.Combine(root, "docs"), "*.md"))
+    Path.Combine(root, "README.md")
+    :: List.ofArray (Directory.GetFiles(Path.Combine(root, "docs"), "*.md"))
 
 /// Rewrites the blocks.
 let update () =

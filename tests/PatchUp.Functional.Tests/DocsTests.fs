@@ -36,8 +36,8 @@ let tests =
 
           test "the training example trains, the same way twice" {
               let losses () =
-                  let conv = torch.nn.Conv2d (3L, 4L, 3L, padding = 1L)
-                  let head = torch.nn.Linear (4L, 3L)
+                  let conv = torch.nn.Conv2d(3L, 4L, 3L, padding = 1L)
+                  let head = torch.nn.Linear(4L, 3L)
                   use generator = new torch.Generator(7UL)
 
                   for parameter in Seq.append (conv.parameters ()) (head.parameters ()) do
@@ -45,7 +45,7 @@ let tests =
                       parameter.uniform_ (-0.3, 0.3, generator) |> ignore
 
                   let network =
-                      { Module = torch.nn.Sequential (conv, head)
+                      { Module = torch.nn.Sequential(conv, head)
                         Stages = [ "conv", conv.call; "head", (fun x -> head.call (x.mean ([| 2L; 3L |]))) ] }
 
                   use images = torch.rand ([| 6L; 3L; 8L; 8L |], generator = generator)
@@ -57,10 +57,7 @@ let tests =
           }
 
           test "the custom region draws half of the map, and is read by name" {
-              let shape: Shape =
-                  { Channels = 2
-                    Height = 8
-                    Width = 8 }
+              let shape: Shape = { Channels = 2; Height = 8; Width = 8 }
 
               let info = BatchInfo.ofShape 4 shape
 

@@ -62,9 +62,9 @@ let private drawing change =
         DrawRegion = fun key info shape region -> Region.draw key info shape (rewrite (change shape) region) }
 
 /// Changes every drawn mask.
-let private masked (change: BatchInfo -> Mask -> Mask) =
+let private masked (change: Mask -> Mask) =
     { core with
-        DrawRegion = fun key info shape region -> Region.draw key info shape region |> change info }
+        DrawRegion = fun key info shape region -> Region.draw key info shape region |> change }
 
 /// A hard mask with its planes changed.
 let private onPlanes (change: bool[,] -> bool[,]) (mask: Mask) =
@@ -516,7 +516,7 @@ let private ofMasks =
       kills
           MaskLaws.hardMasksAreBits
           [ "bits turned into numbers",
-            masked (fun _ mask ->
+            masked (fun mask ->
                 { mask with
                     Values = MaskValues.numbers mask |> Array.map float32 |> Soft }) ]
       kills
@@ -584,7 +584,7 @@ let private ofMasks =
                 match region with
                 | Blocks(size, fraction, calibration) when size > 1 -> Blocks(size - 1, fraction, calibration)
                 | other -> other) ]
-      [ peer 8 MaskLaws.wholeBlocks "blocks shifted by one" (masked (fun _ mask -> shifted mask))
+      [ peer 8 MaskLaws.wholeBlocks "blocks shifted by one" (masked shifted)
         peer
             9
             MaskLaws.wholeBlocks
@@ -607,7 +607,7 @@ let private ofMasks =
                 | Rect(Always area) -> Rect(Always(area * area))
                 | other -> other)
             "the rectangle's outline only",
-            masked (fun _ ->
+            masked (
                 onPlanes (fun plane ->
                     let height, width = Array2D.length1 plane, Array2D.length2 plane
 
@@ -622,7 +622,8 @@ let private ofMasks =
                         && x < width - 1
                         && not (kept (y - 1) x || kept (y + 1) x || kept y (x - 1) || kept y (x + 1))
 
-                    Array2D.init height width (fun y x -> plane[y, x] || isInside y x))) ]
+                    Array2D.init height width (fun y x -> plane[y, x] || isInside y x))
+            ) ]
       [ peer
             6
             MaskLaws.expectedIsRealised
@@ -680,7 +681,7 @@ let private ofMasks =
                         let square = Region.expected { shape with Height = shape.Width } region
                         Array2D.init shape.Height shape.Width (fun y x -> square[y % shape.Width, x]) } ]
       [ peer 4 MaskLaws.everyPlaceReachable "the last row never a centre" { core with DrawRegion = lastRowNever }
-        peer 3 MaskLaws.samplesIndependent "one placement for all samples" (masked (fun _ -> firstForAll)) ]
+        peer 3 MaskLaws.samplesIndependent "one placement for all samples" (masked firstForAll) ]
       kills
           MaskLaws.channelsIndependent
           [ "one draw for all channels",
@@ -798,7 +799,9 @@ let private ofSoftMixes =
       kills
           SoftLaws.convex
           [ "a step too far",
-            withKernel (fun weight a b -> let mixed = Blend.blend weight a b in mixed + (mixed - a) * (0.1).ToScalar())
+            withKernel (fun weight a b ->
+                let mixed = Blend.blend weight a b
+                mixed + (mixed - a) * (0.1).ToScalar())
             "away from the partner", withKernel (fun weight a b -> Blend.blend weight a (a + a - b)) ]
       kills
           SoftLaws.wholeProgram
@@ -1322,12 +1325,11 @@ let private ofRelations =
       kills
           RelationLaws.cutout
           [ "Cutout swaps", withMethod "cutout" (perSample (rect (always 0.25)) |> swap |> at input) ]
-      [ { peer
-              21
-              RelationLaws.dropBlock
-              "DropBlock without its rescale"
-              (withMethod "dropblock" (perSample (blocks 7 0.1) |> blank |> atAll [ 1; 2; 3; 4 ])) with
-            Row = Some 21 } ]
+      [ peer
+            21
+            RelationLaws.dropBlock
+            "DropBlock without its rescale"
+            (withMethod "dropblock" (perSample (blocks 7 0.1) |> blank |> atAll [ 1; 2; 3; 4 ])) ]
       kills
           RelationLaws.fullBlocks
           [ "full blocks leave a place",

@@ -25,8 +25,7 @@ let train (network: Staged) regularizer (images: torch.Tensor) (labels: int[]) c
         { BatchInfo.create labels.Length (Attach.shapes network images) with
             Labels = Some labels }
 
-    let optimizer =
-        torch.optim.SGD (network.Module.parameters (), 0.1, momentum = 0.9)
+    let optimizer = torch.optim.SGD(network.Module.parameters (), 0.1, momentum = 0.9)
 
     [ for step in 1..steps ->
           Scope.value (fun () ->
@@ -37,7 +36,7 @@ let train (network: Staged) regularizer (images: torch.Tensor) (labels: int[]) c
               optimizer.zero_grad ()
               loss.backward ()
               optimizer.step () |> ignore
-              loss.item<float32> ()) ]
+              loss.item<float32>()) ]
 // end snippet
 
 // snippet: custom
