@@ -51,7 +51,9 @@ let run (streams: Streams) (argv: string[]) : int =
         0
     | UserError message -> fail 2 message
     | RunFailed message -> fail 1 message
-    | error -> fail 1 $"an unforeseen fault, {error.GetType().Name}: {error.Message}"
+    | error ->
+        let cause = error.GetBaseException()
+        fail 1 $"an unforeseen fault, {cause.GetType().Name}: {cause.Message.Split('\n')[0]}"
 
 [<EntryPoint>]
 let main argv =

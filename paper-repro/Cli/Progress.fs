@@ -34,13 +34,13 @@ module Following =
         $"{run}: epoch {epoch.Epoch}, loss {epoch.TrainLoss:F3}, expected accuracy under mixing \
           {epoch.ExpectedAccuracyUnderMixing:F1} %%, validation error {epoch.ValidationError:F1} %%"
 
-    let private plainly (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> unit) : unit =
+    let private plainly (streams: Streams) (images: int64) (work: (string -> Advance -> unit) -> unit) : unit =
         let clock = Stopwatch.StartNew()
-        let seen = ref 0
+        let seen = ref 0L
 
         let report run advance =
             match advance with
-            | Stepped count -> seen.Value <- seen.Value + count
+            | Stepped count -> seen.Value <- seen.Value + int64 count
             | EpochDone epoch ->
                 let rate = float seen.Value / clock.Elapsed.TotalSeconds
                 let left = duration (float (images - seen.Value) / rate)
@@ -48,7 +48,7 @@ module Following =
 
         work report
 
-    let private drawn (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> unit) : unit =
+    let private drawn (streams: Streams) (images: int64) (work: (string -> Advance -> unit) -> unit) : unit =
         let console =
             AnsiConsole.Create(AnsiConsoleSettings(Out = AnsiConsoleOutput streams.Err))
 
@@ -76,6 +76,6 @@ module Following =
 
     /// Does work that trains on so many images in all and reports each run's progress under the run's name, from any
     /// thread.
-    let training (streams: Streams) (images: int) (work: (string -> Advance -> unit) -> unit) : unit =
+    let training (streams: Streams) (images: int64) (work: (string -> Advance -> unit) -> unit) : unit =
         let follow = if streams.IsTerminal then drawn else plainly
         follow streams images (fun report -> work (fun run advance -> lock streams (fun () -> report run advance)))

@@ -166,7 +166,8 @@ module Verbs =
         for config in configs do
             Trainer.check config dataset
 
-        Records.prepare out
+        for folder in [ "records"; "timings"; "weights" ] do
+            Records.prepare out folder |> ignore
 
         let warn (message: string) =
             streams.Err.WriteLine $"patchup: warning: {message}"
@@ -175,9 +176,8 @@ module Verbs =
             configs |> List.filter (fun config -> (Records.tryFind warn out config).IsNone)
 
         let images =
-            missing.Length
-            * configs.Head.Epochs
-            * Trainer.trainingImages configs.Head dataset
+            int64 (missing.Length * configs.Head.Epochs)
+            * int64 (Trainer.trainingImages configs.Head dataset)
 
         if missing.Length < configs.Length then
             streams.Err.WriteLine $"{configs.Length - missing.Length} of {configs.Length} runs are finished already."
@@ -245,16 +245,18 @@ module Verbs =
               let side = min pixels.Height pixels.Width
               dataset.Classes[label], Images.resize side side pixels ]
 
+    /// With it, PatchUp's first draws in a sheet are blocks rather than rectangles.
+    let private pictureSeed = 2
+
     let private pictures (out: string) (methods: Method list) (dataset: Dataset) =
-        let folder = Path.Combine(out, "pictures")
-        Directory.CreateDirectory folder |> ignore
+        let folder = Records.prepare out "pictures"
         let images = examples dataset
         let file name = Path.Combine(folder, name + ".png")
 
         for method' in methods do
-            Picture.sheet (file (Records.methodName method'.Name)) [ method' ] 3 2 images
+            Picture.sheet (file (Records.methodName method'.Name)) [ method' ] 3 pictureSeed images
 
-        Picture.sheet (file "all-methods") methods 1 2 images
+        Picture.sheet (file "all-methods") methods 1 pictureSeed images
 
     let private compare (streams: Streams) (argv: string[]) =
         let own, training = Arguments.parseTraining<CompareArguments> "compare" argv

@@ -173,14 +173,18 @@ module PreActResNet =
             | :? TorchSharp.Modules.Linear as linear -> fill linear.weight linear.bias
             | _ -> ()
 
-    /// Runs `make` and leaves the global generator, of which TorchSharp's layers draw when they are made, as it was.
-    let private sparingGlobal (make: unit -> 'a) : 'a =
-        use state = torch.get_rng_state ()
+    let private globalGenerator = obj ()
 
-        try
-            make ()
-        finally
-            torch.set_rng_state state
+    /// Runs `make` and leaves the global generator, of which TorchSharp's layers draw when they are made, as it was.
+    /// One thread at a time: a state that another thread is changing would be refused, and end the process.
+    let private sparingGlobal (make: unit -> 'a) : 'a =
+        lock globalGenerator (fun () ->
+            use state = torch.get_rng_state ()
+
+            try
+                make ()
+            finally
+                torch.set_rng_state state)
 
     let private normalise (mean: float list) (std: float list) (images: torch.Tensor) : torch.Tensor =
         Scope.run (fun () ->

@@ -48,17 +48,29 @@ module Records =
 
     let private timingPath = file "timings" ".json"
 
-    /// Makes the results folder; a UserError where that is not allowed.
-    let prepare (out: string) : unit =
-        for folder in [ "records"; "timings"; "weights" ] do
-            let path = Path.Combine(out, folder)
+    /// Makes a folder of the results folder, and makes sure that files can be written there; else a UserError.
+    let prepare (out: string) (folder: string) : string =
+        let path = Path.Combine(out, folder)
 
-            try
-                Directory.CreateDirectory path |> ignore
-            with
-            | :? IOException
-            | :? UnauthorizedAccessException ->
-                Errors.user $"{out}: results cannot be written there; choose another folder with --out."
+        try
+            Directory.CreateDirectory path |> ignore
+            let probe = Path.Combine(path, Path.GetRandomFileName())
+
+            use _ =
+                new FileStream(
+                    probe,
+                    FileMode.CreateNew,
+                    FileAccess.Write,
+                    FileShare.None,
+                    1,
+                    FileOptions.DeleteOnClose
+                )
+
+            path
+        with
+        | :? IOException
+        | :? UnauthorizedAccessException ->
+            Errors.user $"{out}: results cannot be written there; choose another folder with --out."
 
     let private isSound (config: Config) (record: Record) =
         record.Config = config
