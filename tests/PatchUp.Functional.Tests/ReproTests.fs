@@ -250,6 +250,40 @@ let private training =
                       Expect.stringContains err "not finite (epoch " "what and where"
                       Expect.isEmpty (files out) "nothing is written")) ]
 
+let private tabulating =
+    let record name seed error : Record =
+        { Config =
+            { Config.standard with
+                Method = name
+                Notation = "a |> b, \"c\""
+                Seed = seed }
+          Parameters = 7L
+          BestEpoch = 1
+          TestError = error
+          TestNll = 2.0
+          History = [] }
+
+    testCase "a table pairs each method's runs with the first method's by seed" (fun () ->
+        let comparison =
+            [ record "none" 1 30.0
+              record "new" 0 22.0
+              record "none" 0 20.0
+              record "new" 1 38.0 ]
+            |> Tables.compare
+
+        Expect.equal (comparison.Rows |> List.map _.Method) [ "none"; "new" ] "in the order of the methods"
+        Expect.equal (comparison.Rows |> List.map _.TestError.Mean) [ 25.0; 30.0 ] "means"
+        Expect.isNone comparison.Rows[0].Difference "the first is what others are compared with"
+
+        // Differences 2 and 8: standard error 3, t 12.706.
+        Expect.equal comparison.Rows[1].Difference.Value.Centre 5.0 "the mean difference"
+        let markdown = Tables.markdown comparison
+        Expect.stringContains markdown "| `none` | 25.00 ± 7.07 | 2.000 ± 0.000 | - | - |" "the first row"
+        Expect.stringContains markdown "| +5.00 | [-33.12, +43.12] | `a \\|> b, \"c\"` |" "the second row"
+        Expect.stringContains (Tables.text comparison) "[-33.12, +43.12]" "the same in a terminal"
+        let line = (Tables.csv comparison).Split('\n')[2]
+        Expect.stringStarts line "new,\"a |> b, \"\"c\"\"\",cross-entropy,2,30,11.3" "quoted where it must be")
+
 let private comparing =
     let compare out more =
         succeed ([ "compare"; "--methods"; "none, soft-patchup"; "--out"; out ] @ small @ more)
@@ -344,6 +378,21 @@ let private predicting =
                 (readRecord out).TestError
                 "the same error"
 
+            let _, model = Checkpoint.read weights
+            Model.eval model
+
+            let likeliest =
+                Scope.value (fun () ->
+                    let logits =
+                        Augment.plain dataset.Test [| 0 |] |> model.Normalise |> Model.call model
+
+                    float (torch.nn.functional.softmax(logits, 1L).max().item<float32>()))
+
+            let classes = parsed.RootElement[0].GetProperty "classes"
+            let first = classes[0].GetProperty "probability"
+            Expect.floatClose Accuracy.medium (first.GetDouble()) likeliest "the network's own probability"
+            Model.dispose model
+
             let text, _ = succeed [ "predict"; weights; images[0] ]
             Expect.hasLength (text.TrimEnd().Split '\n') 6 "the image and five classes"
             Dataset.dispose dataset
@@ -382,7 +431,11 @@ let private drawing =
                 "sequence [cells 0.3 |> blank |> at 2 |> rescale Sample; rect uniform |> swap |> atAll [1; 3] |> twoTerm]"
 
             Expect.equal (draw nested 1) (draw nested 1) "the same seed, the same picture"
-            Expect.notEqual (draw nested 1) (draw nested 2) "another seed, another picture"))
+            Expect.notEqual (draw nested 1) (draw nested 2) "another seed, another picture"
+
+            // Both at the input, the objective would stand on the wrong step.
+            draw "sequence [rect uniform |> swap |> at 3 |> twoTerm; cells 0.3 |> swap |> at 1]" 0
+            |> ignore))
 
 let private refusals =
     let line (err: string) =
@@ -587,6 +640,7 @@ let tests =
               metrics
               describing
               splitting
+              tabulating
               training
               comparing
               predicting
