@@ -259,20 +259,23 @@ module Notation =
 
            struct (End, text.Length) |]
 
-    /// The distance between two words: insertions, deletions and exchanges of a letter.
+    /// The distance between two words: insertions, deletions and exchanges of a letter, and swaps of two neighbours.
     let private distance (a: string) (b: string) =
-        let mutable row = [| 0 .. b.Length |]
+        let d =
+            Array2D.init (a.Length + 1) (b.Length + 1) (fun i j -> if i = 0 then j else i)
 
         for i in 1 .. a.Length do
-            let next = Array.create (b.Length + 1) i
-
             for j in 1 .. b.Length do
-                let exchange = row[j - 1] + (if a[i - 1] = b[j - 1] then 0 else 1)
-                next[j] <- min exchange (1 + min row[j] next[j - 1])
+                let exchange = d[i - 1, j - 1] + (if a[i - 1] = b[j - 1] then 0 else 1)
+                let least = min exchange (1 + min d[i - 1, j] d[i, j - 1])
 
-            row <- next
+                d[i, j] <-
+                    if i > 1 && j > 1 && a[i - 1] = b[j - 2] && a[i - 2] = b[j - 1] then
+                        min least (d[i - 2, j - 2] + 1)
+                    else
+                        least
 
-        row[b.Length]
+        d[a.Length, b.Length]
 
     /// The known word nearest to one that is unknown, if it is near.
     let nearest (known: string seq) (word: string) : string option =

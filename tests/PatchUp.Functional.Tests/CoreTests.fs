@@ -160,8 +160,7 @@ let private simulate (maps: int) (shape: Shape) region : float[] =
     counts
     |> Array.map (fun count -> float count / float (maps / together * together))
 
-/// The altered fraction within .005, each place within .0075 (five standard errors of 160,000 maps, or six of 60,000),
-/// and every place altered.
+/// The altered fraction within .005, each place within six standard errors, and every place altered.
 let private expectSimulated maps shape region =
     let found = simulate maps shape region
     let expected = Region.expected shape region |> Seq.cast<float> |> Array.ofSeq
@@ -169,13 +168,13 @@ let private expectSimulated maps shape region =
     expectNear 0.005 (Array.average found) (Region.fraction shape region) name
 
     for p in 0 .. found.Length - 1 do
-        expectNear (if maps >= 160000 then 0.0075 else 0.0125) found[p] expected[p] $"{name}, place {p}"
+        expectNear (3.0 / sqrt (float maps)) found[p] expected[p] $"{name}, place {p}"
 
         if expected[p] > 0.001 then
             Expect.isGreaterThan found[p] 0.0 $"{name}: place {p} is reached"
 
 let private simulations =
-    [ for height, width, maps in [ 7, 7, 160000; 8, 8, 160000; 14, 9, 160000; 32, 32, 60000 ] do
+    [ for height, width, maps in [ 7, 7, 350000; 8, 8, 350000; 14, 9, 350000; 32, 32, 60000 ] do
           testCase $"blocks 1 .. 8 at {height} x {width}, {maps} maps each" (fun () ->
               for block in 1..8 do
                   for calibration in [ Exact; Paper; Valid ] do

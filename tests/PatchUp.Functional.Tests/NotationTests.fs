@@ -68,6 +68,7 @@ let private faults =
       "   ", 4, "the end"
       "blcks 7 0.5", 1, "did you mean 'blocks'"
       "hard-patchp", 1, "did you mean 'hard-patchup'"
+      "mixpu", 1, "did you mean 'mixup'"
       "blocks", 7, "the block size"
       "blocks 7", 9, "the fraction"
       "blocks 7.5 0.5", 8, "a whole number"

@@ -582,7 +582,7 @@ let private soak =
         step 0
         let live = torch.Tensor.TotalCount
 
-        // Gives the memory after every fiftieth step.
+        // Gives the memory after every hundredth step.
         let run count =
             [ for i in 0 .. count - 1 do
                   step i
