@@ -3,6 +3,7 @@ namespace PatchUp.Repro
 open System
 open Argu
 open PatchUp.Functional
+open PatchUp.Functional.Laws
 
 /// `patchup methods`
 type MethodsArguments =
@@ -22,6 +23,39 @@ type DescribeArguments =
         member this.Usage =
             match this with
             | Method _ -> "a name that 'patchup methods' lists, or a line of notation."
+            | Json -> "print JSON instead of text."
+
+/// `patchup laws`
+type LawsArguments =
+    | [<MainCommand; Unique>] Method of method: string
+    | Shape of size: string
+    | Type of name: string
+    | Seed of int
+    | [<Unique>] Effort of share: float
+    | Json
+
+    /// The names of element types.
+    static member Types =
+        [ "float32", Precision.Single
+          "float64", Precision.Double
+          "bfloat16", Precision.BFloat16 ]
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Method _ ->
+                "a name that 'patchup methods' lists, or a line of notation; without it the laws are checked on the \
+                 library itself, over generated programs."
+            | Shape _ ->
+                "the features' size, such as 64x16x16; may be given several times (default: small ones of all proportions)."
+            | Type _ ->
+                let names = LawsArguments.Types |> List.map fst |> String.concat ", "
+                $"the features' type, one of {names}; may be given several times (default: all of them)."
+            | Seed _ ->
+                "what the cases are generated from; may be given several times (default: always the same cases)."
+            | Effort _ ->
+                $"the share of each law's own number of cases (default {Laws.defaults.Effort} for a method, \
+                  {Law.defaults.Effort} for the library)."
             | Json -> "print JSON instead of text."
 
 /// `patchup draw`

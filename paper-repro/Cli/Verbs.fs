@@ -7,6 +7,7 @@ open System.Runtime.ExceptionServices
 open System.Threading.Tasks
 open Argu
 open PatchUp.Functional
+open PatchUp.Functional.Laws
 open TorchSharp
 
 /// A method as `patchup methods` lists it.
@@ -21,6 +22,64 @@ type Guess = { Class: string; Probability: float }
 
 /// What a network makes of an image: the classes it finds likeliest.
 type Prediction = { Image: string; Classes: Guess list }
+
+/// A law's verdict as `patchup laws --json` prints it.
+type JudgedLaw =
+    {
+        About: string
+        Name: string
+        Statement: string
+        Verdict: string
+        Cases: int
+        FalseAlarm: float
+        /// Null where the law is kept.
+        Counterexample: JudgedCase option
+    }
+
+/// A case that breaks a law.
+and JudgedCase =
+    { Why: string
+      Program: string option
+      Key: string option
+      Case: string }
+
+/// What `patchup laws --json` prints.
+type Judged =
+    { Of: string
+      Laws: JudgedLaw list
+      FalseAlarm: float }
+
+[<RequireQualifiedAccess>]
+module Judged =
+
+    let private law (options: CheckOptions) (law: Law) (outcome: Outcome) : JudgedLaw =
+        let verdict, cases, counterexample =
+            match outcome with
+            | Outcome.Passed(_, 0) -> "silent", 0, None
+            | Outcome.Passed(_, applicable) -> "kept", applicable, None
+            | Outcome.Failed case ->
+                "broken",
+                1,
+                Some
+                    { Why = case.Reason
+                      Program = case.Program
+                      Key = case.Key |> Option.map (fun key -> string key.State)
+                      Case = case.Case }
+
+        { About = law.About
+          Name = law.Name
+          Statement = law.Statement
+          Verdict = verdict
+          Cases = cases
+          FalseAlarm = Law.falseAlarm options law
+          Counterexample = counterexample }
+
+    let ofReport (report: Report) : Judged =
+        { Of = report.Of
+          Laws =
+            report.Outcomes
+            |> List.map (fun (each, outcome) -> law report.Options each outcome)
+          FalseAlarm = report.FalseAlarm }
 
 /// What each verb of the program does. They raise UserError and RunFailed.
 [<RequireQualifiedAccess>]
@@ -60,6 +119,83 @@ module Verbs =
                 Describe.text
 
         streams.Out.WriteLine(show description)
+
+    // ---- laws ----
+
+    let private largest = bigint (1 <<< 20)
+
+    let private shape (text: string) : Shape =
+        match text.Split 'x' |> Array.map Int32.TryParse with
+        | [| (true, channels); (true, height); (true, width) |] when
+            List.min [ channels; height; width ] > 0
+            && bigint channels * bigint height * bigint width <= largest
+            ->
+            { Channels = channels
+              Height = height
+              Width = width }
+        | _ ->
+            Errors.user
+                $"shape '{text}': it must be channels x height x width such as 64x16x16, of at most {largest} features."
+
+    let private precision (text: string) : Precision =
+        match LawsArguments.Types |> List.tryFind (fst >> (=) text) with
+        | Some(_, precision) -> precision
+        | None ->
+            let names = LawsArguments.Types |> List.map fst |> String.concat ", "
+            Errors.user $"type '{text}': it must be one of {names}."
+
+    let private lawOptions (results: ParseResults<LawsArguments>) (standard: CheckOptions) : CheckOptions =
+        let effort = results.GetResult(Effort, standard.Effort)
+
+        if not (effort > 0.0 && effort <= 100.0) then
+            Errors.user $"effort {effort}: it must be positive and at most 100."
+
+        { standard with
+            Effort = effort
+            Seeds =
+                match results.GetResults LawsArguments.Seed with
+                | [] -> standard.Seeds
+                | seeds -> List.map uint64 seeds
+            Shapes = results.GetResults LawsArguments.Shape |> List.map shape
+            Precisions = results.GetResults LawsArguments.Type |> List.map precision }
+
+    let private laws (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<LawsArguments> "laws" argv
+        let isJson = results.Contains LawsArguments.Json
+
+        let progress options law outcome =
+            if not isJson then
+                streams.Out.WriteLine(Law.show options law outcome)
+
+        let report =
+            match results.TryGetResult LawsArguments.Method with
+            | None ->
+                let options = lawOptions results Law.defaults
+                Laws.checkLibrary (progress options) options
+            | Some text ->
+                let method' = Arguments.method' text
+                let options = lawOptions results Laws.defaults
+
+                let ofRegularizer =
+                    Laws.checkOn (progress options) options Subject.core method'.Regularizer
+
+                let ofLoss = Laws.checkLossOn (progress options) options Subject.core method'.Loss
+
+                { ofRegularizer with
+                    Outcomes = ofRegularizer.Outcomes @ ofLoss.Outcomes }
+
+        streams.Out.WriteLine(
+            if isJson then
+                Json.show (Judged.ofReport report)
+            else
+                report.Summary
+        )
+
+        if not report.Broken.IsEmpty then
+            let names =
+                report.Broken |> List.map (fun law -> $"\"{law.Name}\"") |> String.concat ", "
+
+            raise (RunFailed $"laws: {report.Of} breaks {report.Broken.Length} of them: {names}.")
 
     let private draw (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<DrawArguments> "draw" argv
@@ -310,6 +446,7 @@ module Verbs =
     let all: (string * string * (Streams -> string[] -> unit)) list =
         [ "methods", "list the methods with their notation", methods
           "describe", "a method in words and numbers", describe
+          "laws", "checks the laws of mixing on a method", laws
           "draw", "a picture of what a method makes of images", draw
           "train", "train a network with a method", train
           "predict", "the classes that a trained network finds likeliest for images", predict

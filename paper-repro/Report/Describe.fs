@@ -53,6 +53,9 @@ module Describe =
         | Always value -> number value
         | Uniform -> "a number uniform on [0, 1]"
         | Beta(a, b) -> $"a number from Beta({number a}, {number b})"
+        | CustomDist custom ->
+            let named = String.concat " " (custom.Name :: List.map number custom.Arguments)
+            $"a number from {named}"
 
     /// The altered features as a noun phrase. Granularity is told at each leaf that draws.
     let rec private features (perSample: bool) (perChannel: bool option) (region: Region) : string =

@@ -27,7 +27,3 @@ module Metrics =
         Scope.value (fun () ->
             let logs = torch.nn.functional.log_softmax (logits.``to`` (torch.float64), 1L)
             -(number (logs.gather(1L, labels.unsqueeze 1L).sum())))
-
-    /// Expected accuracy under mixing, times N: the weight that each soft target `[N,K]` gives to the predicted class.
-    let expectedCorrect (logits: torch.Tensor) (targets: torch.Tensor) : float =
-        Scope.value (fun () -> number (targets.gather(1L, logits.argmax(1L).unsqueeze 1L).sum()))

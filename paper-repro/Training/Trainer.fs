@@ -249,7 +249,8 @@ module Trainer =
                 let value = Loss.ofBatch loss result.Targets result.Features
                 value.backward ()
                 optimizer.step () |> ignore
-                struct (float (value.item<float32>()), Metrics.expectedCorrect result.Features result.Targets.Soft)
+
+                struct (float (value.item<float32>()), Array.sum (Loss.expectedAccuracy result.Targets result.Features))
             else
                 struct (nan, 0.0))
 

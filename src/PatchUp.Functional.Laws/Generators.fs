@@ -3,6 +3,7 @@ namespace PatchUp.Functional.Laws
 open System
 open FsCheck
 open FsCheck.FSharp
+open TorchSharp
 open PatchUp.Functional
 
 /// FsCheck generators with shrinkers. What they make is always valid: programs are made by the library's smart
@@ -17,6 +18,7 @@ module Generators =
         Region.custom
             { Name = "stripes"
               Arguments = [ float period ]
+              IsSoft = false
               Expected = fun shape -> Array2D.create shape.Height shape.Width (1.0 / float period)
               Draw =
                 fun context ->
@@ -37,6 +39,7 @@ module Generators =
         Region.custom
             { Name = "fog"
               Arguments = [ density ]
+              IsSoft = true
               Expected = fun shape -> Array2D.create shape.Height shape.Width density
               Draw =
                 fun context ->
@@ -51,6 +54,27 @@ module Generators =
                         else 1.0f)
                     |> Mask.soft 1 shape }
 
+    /// The triangle's distribution on [0, 1] with its peak at `peak`, 0 < peak < 1: a custom distribution.
+    let triangle (peak: float) : Dist =
+        Dist.custom
+            { Name = "triangle"
+              Arguments = [ peak ]
+              Mean = (1.0 + peak) / 3.0
+              Cdf =
+                fun x ->
+                    if x < peak then
+                        x * x / peak
+                    else
+                        1.0 - (1.0 - x) * (1.0 - x) / (1.0 - peak)
+              Sample =
+                fun bits ->
+                    let u = bits.Float()
+
+                    if u < peak then
+                        sqrt (u * peak)
+                    else
+                        1.0 - sqrt ((1.0 - u) * (1.0 - peak)) }
+
     /// The vocabulary that reads the generated customs.
     let vocabulary: Vocabulary =
         let one name make arguments =
@@ -59,7 +83,8 @@ module Generators =
             | _ -> invalidArg (nameof arguments) $"{name} takes one number."
 
         { Notation.plain with
-            Customs = Map [ "stripes", one "stripes" (int >> max 1 >> stripes); "fog", one "fog" fog ] }
+            Customs = Map [ "stripes", one "stripes" (int >> max 1 >> stripes); "fog", one "fog" fog ]
+            Dists = Map [ "triangle", one "triangle" triangle ] }
 
     // ---- numbers ----
 
@@ -113,7 +138,8 @@ module Generators =
             Gen.frequency
                 [ 2, Gen.map Dist.always fraction.Generator
                   1, Gen.constant Uniform
-                  3, Gen.map2 Dist.beta parameter parameter ],
+                  3, Gen.map2 Dist.beta parameter parameter
+                  1, Gen.choose (1, 9) |> Gen.map (fun n -> triangle (float n / 10.0)) ],
             fun dist ->
                 match dist with
                 | Always value -> fraction.Shrinker value |> Seq.map Always
@@ -123,6 +149,7 @@ module Generators =
                         [ Uniform ]
                     else
                         [ Uniform; Beta(2.0, 2.0) ]
+                | CustomDist _ -> [ Always 0.5; Uniform ]
         )
 
     // ---- regions ----
@@ -476,8 +503,40 @@ module Generators =
 
     let private shrinkFirst first = if first = 0 then [] else [ 0 ]
 
-    /// Trials of the regions that an arbitrary makes.
-    let regionTrials (regions: Arbitrary<Region>) : Arbitrary<RegionTrial> =
+    /// The types of features.
+    let precision: Arbitrary<Precision> =
+        Arb.fromGenShrink (
+            Gen.frequency
+                [ 3, Gen.constant Precision.Single
+                  1, Gen.constant Precision.Double
+                  1, Gen.constant Precision.BFloat16 ],
+            fun precision ->
+                if precision = Precision.Single then
+                    []
+                else
+                    [ Precision.Single ]
+        )
+
+    /// How targets are given.
+    let targets: Arbitrary<TargetKind> =
+        Arb.fromGenShrink (
+            Gen.elements
+                [ TargetKind.Indices
+                  TargetKind.OneHot
+                  TargetKind.SoftRows
+                  TargetKind.MultiLabel ],
+            fun kind ->
+                if kind = TargetKind.OneHot then
+                    []
+                else
+                    [ TargetKind.OneHot ]
+        )
+
+    /// One of these, which does not shrink.
+    let oneOf (values: 'v list) : Arbitrary<'v> = Arb.fromGen (Gen.elements values)
+
+    /// Trials of the regions that an arbitrary makes, on features of these shapes.
+    let regionTrialsOn (shape: Arbitrary<Shape>) (regions: Arbitrary<Region>) : Arbitrary<RegionTrial> =
         Arb.fromGenShrink (
             gen {
                 let! region = regions.Generator
@@ -524,8 +583,12 @@ module Generators =
         else
             rank
 
-    /// Trials of the programs that an arbitrary makes.
-    let trials (programs: Arbitrary<Regularizer>) : Arbitrary<Trial> =
+    /// Trials of the programs that an arbitrary makes, on features of these shapes and types.
+    let trialsOn
+        (shape: Arbitrary<Shape>)
+        (precision: Arbitrary<Precision>)
+        (programs: Arbitrary<Regularizer>)
+        : Arbitrary<Trial> =
         Arb.fromGenShrink (
             gen {
                 let! regularizer = programs.Generator
@@ -535,20 +598,8 @@ module Generators =
                 let! shape = shape.Generator
                 let! rank = Gen.elements (ranks shape)
                 let! classes = Gen.choose (2, 5)
-
-                let! precision =
-                    Gen.frequency
-                        [ 3, Gen.constant Precision.Single
-                          1, Gen.constant Precision.Double
-                          1, Gen.constant Precision.BFloat16 ]
-
-                let! targets =
-                    Gen.elements
-                        [ TargetKind.Indices
-                          TargetKind.OneHot
-                          TargetKind.SoftRows
-                          TargetKind.MultiLabel ]
-
+                let! precision = precision.Generator
+                let! targets = targets.Generator
                 let! wild = Gen.elements [ false; true ]
                 let! data = Gen.choose (0, 999)
 
@@ -582,13 +633,11 @@ module Generators =
                     if trial.Wild then
                         { trial with Wild = false }
 
-                    if trial.Precision <> Precision.Single then
-                        { trial with
-                            Precision = Precision.Single }
+                    for precision in precision.Shrinker trial.Precision do
+                        { trial with Precision = precision }
 
-                    if trial.Targets <> TargetKind.OneHot then
-                        { trial with
-                            Targets = TargetKind.OneHot }
+                    for targets in targets.Shrinker trial.Targets do
+                        { trial with Targets = targets }
 
                     if trial.Classes > 2 then
                         { trial with Classes = 2 }
@@ -604,6 +653,12 @@ module Generators =
                 }
         )
 
+    /// Trials of the regions that an arbitrary makes.
+    let regionTrials (regions: Arbitrary<Region>) : Arbitrary<RegionTrial> = regionTrialsOn shape regions
+
+    /// Trials of the programs that an arbitrary makes.
+    let trials (programs: Arbitrary<Regularizer>) : Arbitrary<Trial> = trialsOn shape precision programs
+
     /// The programs of an arbitrary with every step changed.
     let changed (change: Step -> Step) (programs: Arbitrary<Regularizer>) : Arbitrary<Regularizer> =
         Arb.fromGenShrink (Gen.map (Trial.mapSteps change) programs.Generator, programs.Shrinker)
@@ -615,5 +670,156 @@ module Generators =
             fun regularizer -> shrinkProgram regularizer |> Seq.filter (fun r -> r <> Regularizer.identity)
         )
 
-    /// One given program, which does not shrink.
-    let only (regularizer: Regularizer) : Arbitrary<Regularizer> = Arb.fromGen (Gen.constant regularizer)
+    // ---- distributions and losses ----
+
+    /// Trials of the distributions that an arbitrary makes.
+    let distTrials (dists: Arbitrary<Dist>) : Arbitrary<DistTrial> =
+        Arb.fromGenShrink (
+            Gen.map2 (fun dist key -> { Dist = dist; Key = key }) dists.Generator key.Generator,
+            fun trial ->
+                seq {
+                    for dist in dists.Shrinker trial.Dist do
+                        { trial with Dist = dist }
+
+                    for key in key.Shrinker trial.Key do
+                        { trial with DistTrial.Key = key }
+                }
+        )
+
+    /// The focal loss sum_k -y_k (1 - q_k)^2 log q_k (Lin et al. 2017): a custom loss, affine in the target.
+    let focal: Loss =
+        CustomLoss
+            { Name = "focal"
+              IsAffine = true
+              PerSample =
+                fun logits targets ->
+                    let logs = torch.nn.functional.log_softmax (logits, 1L)
+                    (targets * ((1.0).ToScalar() - logs.exp ()).square() * logs).sum(1L).neg() }
+
+    /// The quartic score sum_k (q_k - y_k)^4: a custom loss that is not affine in the target.
+    let quartic: Loss =
+        CustomLoss
+            { Name = "quartic"
+              IsAffine = false
+              PerSample =
+                fun logits targets -> (torch.nn.functional.softmax (logits, 1L) - targets).square().square().sum(1L) }
+
+    /// Losses: those of the library, smoothed ones, and customs.
+    let loss: Arbitrary<Loss> =
+        let plain = Gen.elements [ CrossEntropy; BceOnSoftmax; Brier; focal; quartic ]
+
+        Arb.fromGenShrink (
+            Gen.frequency
+                [ 3, plain
+                  1, Gen.map2 (fun n loss -> Smoothed(float n / 10.0, loss)) (Gen.choose (0, 10)) plain ],
+            fun loss ->
+                match loss with
+                | Smoothed(_, loss) -> [ loss ]
+                | _ -> []
+        )
+
+    /// Trials of the losses that an arbitrary makes; logits in float32 and float64.
+    let lossTrials (losses: Arbitrary<Loss>) : Arbitrary<LossTrial> =
+        Arb.fromGenShrink (
+            gen {
+                let! loss = losses.Generator
+                let! count = count.Generator
+                let! classes = Gen.choose (2, 5)
+                let! precision = Gen.elements [ Precision.Single; Precision.Double ]
+                let! targets = targets.Generator
+                let! data = Gen.choose (0, 999)
+
+                return
+                    { Loss = loss
+                      Count = count
+                      Classes = classes
+                      Precision = precision
+                      Targets = targets
+                      Data = Key.ofSeed data }
+            },
+            fun trial ->
+                seq {
+                    for loss in losses.Shrinker trial.Loss do
+                        { trial with LossTrial.Loss = loss }
+
+                    for count in count.Shrinker trial.Count do
+                        { trial with LossTrial.Count = count }
+
+                    if trial.Classes > 2 then
+                        { trial with LossTrial.Classes = 2 }
+
+                    for precision in precision.Shrinker trial.Precision do
+                        { trial with
+                            LossTrial.Precision = precision }
+
+                    for targets in targets.Shrinker trial.Targets do
+                        { trial with
+                            LossTrial.Targets = targets }
+
+                    for data in key.Shrinker trial.Data do
+                        { trial with LossTrial.Data = data }
+                }
+        )
+
+    // ---- one's own ----
+
+    let rec private leaves (region: Region) : Region list =
+        match region with
+        | Not a
+        | PerSample a
+        | PerChannel a
+        | Shared a -> leaves a
+        | And(a, b)
+        | Or(a, b) -> leaves a @ leaves b
+        | leaf -> [ leaf ]
+
+    /// Every distribution of a program: of areas and of lambdas.
+    let distsOf (regularizer: Regularizer) : Dist list =
+        [ for step in Regularizer.steps regularizer do
+              match step.Mix with
+              | Swap -> ()
+              | Blend lambda
+              | BlendEach lambda -> lambda
+
+              for leaf in leaves step.Region do
+                  match leaf with
+                  | Rect area -> area
+                  | _ -> () ]
+        |> List.distinct
+
+    /// The generated customs, and those of a program: reads what is shown of the program and of what it shrinks to.
+    let vocabularyOf (regularizer: Regularizer) : Vocabulary =
+        let customs =
+            [ for step in Regularizer.steps regularizer do
+                  for leaf in leaves step.Region do
+                      match leaf with
+                      | Custom custom -> custom
+                      | _ -> () ]
+
+        let dists =
+            [ for dist in distsOf regularizer do
+                  match dist with
+                  | CustomDist custom -> custom
+                  | _ -> () ]
+
+        /// The one of these arguments.
+        let reader name (known: (float list * 'v) list) arguments =
+            match known |> List.tryFind (fst >> (=) arguments) with
+            | Some(_, value) -> value
+            | None -> invalidArg (nameof arguments) $"The program has no {name} with the arguments %A{arguments}."
+
+        let add nameOf argumentsOf make customs known =
+            customs
+            |> List.groupBy nameOf
+            |> List.fold
+                (fun known (name: string, group) ->
+                    Map.add name (reader name [ for custom in group -> argumentsOf custom, make custom ]) known)
+                known
+
+        { vocabulary with
+            Customs =
+                vocabulary.Customs
+                |> add (fun (c: Custom) -> c.Name) (fun c -> c.Arguments) Custom customs
+            Dists =
+                vocabulary.Dists
+                |> add (fun (c: CustomDist) -> c.Name) (fun c -> c.Arguments) CustomDist dists }

@@ -255,38 +255,74 @@ module KeyLaws =
                         Chance.mean $"P(z <= {x})" z.Length p (float share / float z.Length))
                     |> Verdict.all))
 
-    let private distTrials =
-        Arb.fromGen (Gen.zip keys.Generator Generators.dist.Generator)
+    let private ofDists name kind trials statement check =
+        { About = "Key"
+          Name = name
+          Statement = statement
+          Kind = kind
+          Trials = trials
+          Check = OfDist(Generators.dist, check) }
 
-    let samplesFollowCdf =
-        statistical
-            "samples follow their distribution"
-            50000
-            30
-            "the distribution function of samples of Beta(a, b) is I_x(a, b)"
-            (fun s ->
-                Law.forAll distTrials (fun (key, dist) ->
-                    match dist with
-                    | Always value -> Verdict.equal "samples" [| value; value |] (s.Sample 2 dist key)
-                    | _ -> s.Sample 50000 dist key |> Chance.distribution $"{dist}" (s.Cdf dist)))
-
-    let samplesInRange =
-        law
-            "samples lie in [0, 1]"
+    let sameKeySameSample =
+        ofDists
+            "a distribution is drawn from its key"
             LawKind.Exact
             60
-            "0 <= x <= 1 and x is a number, for parameters from .001 to 1000"
-            (fun s ->
-                let parameter =
-                    Gen.choose (-3000, 3000) |> Gen.map (fun n -> Math.Pow(10.0, float n / 1000.0))
+            "sample n d k = sample n d k, and sample n d k begins sample (n + m) d k"
+            (fun s trial ->
+                let samples = s.Sample 8 trial.Dist trial.Key
 
-                let cases =
-                    Arb.fromGen (Gen.zip keys.Generator (Gen.map2 (fun a b -> Beta(a, b)) parameter parameter))
+                [ Verdict.equal "the numbers drawn again" samples (s.Sample 8 trial.Dist trial.Key)
+                  Verdict.equal
+                      "the first numbers of a longer draw"
+                      samples
+                      (s.Sample 20 trial.Dist trial.Key |> Array.take 8) ]
+                |> Verdict.all)
 
-                Law.forAll cases (fun (key, dist) ->
-                    match s.Sample 300 dist key |> Array.tryFind (fun x -> not (x >= 0.0 && x <= 1.0)) with
-                    | Some x -> Verdict.Broken $"{dist} gave {x}."
-                    | None -> Verdict.Kept))
+    let samplesFollowCdf =
+        ofDists
+            "samples follow their distribution"
+            (Chance.kind 50000)
+            30
+            "P(X <= x) is the stated distribution function: of Beta(a, b) it is I_x(a, b)"
+            (fun s trial ->
+                match trial.Dist with
+                | Always value -> Verdict.equal "samples" [| value; value |] (s.Sample 2 trial.Dist trial.Key)
+                | dist ->
+                    s.Sample 50000 dist trial.Key
+                    |> Chance.distribution (Notation.showDist dist) (s.Cdf dist))
+
+    let meanIsMean =
+        ofDists
+            "the mean of samples is the stated one"
+            (Chance.kind 50000)
+            30
+            "E[X] = mean d: of Beta(a, b) it is a / (a + b)"
+            (fun s trial ->
+                s.Sample 50000 trial.Dist trial.Key
+                |> Array.average
+                |> Chance.mean (Notation.showDist trial.Dist) 50000 (s.Mean trial.Dist))
+
+    let samplesInRange =
+        let parameter =
+            Gen.choose (-3000, 3000) |> Gen.map (fun n -> Math.Pow(10.0, float n / 1000.0))
+
+        { About = "Key"
+          Name = "samples lie in [0, 1]"
+          Statement = "0 <= X <= 1 and X is a number, for parameters from .001 to 1000"
+          Kind = LawKind.Exact
+          Trials = 60
+          Check =
+            OfDist(
+                Arb.fromGen (Gen.map2 (fun a b -> Beta(a, b)) parameter parameter),
+                fun s trial ->
+                    match
+                        s.Sample 300 trial.Dist trial.Key
+                        |> Array.tryFind (fun x -> not (x >= 0.0 && x <= 1.0))
+                    with
+                    | Some x -> Verdict.Broken $"{Notation.showDist trial.Dist} gave {x}."
+                    | None -> Verdict.Kept
+            ) }
 
     let all =
         [ childrenDiffer
@@ -300,5 +336,7 @@ module KeyLaws =
           uniformAcrossChildren
           uniformBelow
           normal
+          sameKeySameSample
+          samplesInRange
           samplesFollowCdf
-          samplesInRange ]
+          meanIsMean ]

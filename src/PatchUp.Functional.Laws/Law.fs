@@ -1,6 +1,7 @@
 namespace PatchUp.Functional.Laws
 
 open System
+open System.Globalization
 open FsCheck
 open FsCheck.FSharp
 open TorchSharp
@@ -25,6 +26,7 @@ type Subject =
         /// The first n numbers of a distribution.
         Sample: int -> Dist -> Key -> float[]
         Cdf: Dist -> float -> float
+        Mean: Dist -> float
         // ---- drawing ----
         DrawRegion: Key -> BatchInfo -> Shape -> Region -> Mask
         Expected: Shape -> Region -> float[,]
@@ -38,7 +40,10 @@ type Subject =
         /// One-hot targets: classes, labels.
         OfIndices: int -> int[] -> Targets
         Smooth: float -> Targets -> Targets
+        /// Each sample's loss from logits and soft targets.
+        PerSample: Loss -> torch.Tensor -> torch.Tensor -> torch.Tensor
         Loss: Loss -> Targets -> torch.Tensor -> torch.Tensor
+        ExpectedAccuracy: Targets -> torch.Tensor -> float[]
         Forward: Plan -> Staged -> Batch -> Batch
         Shapes: Staged -> torch.Tensor -> Place -> Shape option
         // ---- programs ----
@@ -68,6 +73,7 @@ module Subject =
           Permutation = Key.permutation
           Sample = fun n dist -> read (fun bits -> Dist.sample bits dist) n
           Cdf = Dist.cdf
+          Mean = Dist.mean
           DrawRegion = Region.draw
           Expected = Region.expected
           Unchanged = Mask.unchanged
@@ -78,7 +84,9 @@ module Subject =
           Apply = Plan.apply
           OfIndices = Targets.ofIndices torch.CPU
           Smooth = Targets.smooth
+          PerSample = Loss.perSample
           Loss = Loss.ofBatch
+          ExpectedAccuracy = Loss.expectedAccuracy
           Forward = Attach.forward
           Shapes = Attach.shapes
           Sequence = Regularizer.sequence
@@ -91,6 +99,25 @@ module Subject =
                 | None -> invalidArg (nameof name) $"The catalogue has no method {name}."
           Show = Notation.show
           Parse = Notation.parseWith Generators.vocabulary }
+
+    /// A mixing function of one's own in the place of `Plan.apply`, in a network's forward pass too.
+    let mixing (apply: Plan -> Batch -> Batch) : Subject =
+        let forward (plan: Plan) (staged: Staged) (batch: Batch) =
+            let visit places batch = apply (Plan.only places plan) batch
+
+            staged.Stages
+            |> List.indexed
+            |> List.fold
+                (fun batch (i, (name, run)) ->
+                    visit
+                        [ Number(i + 1); Name name ]
+                        { batch with
+                            Features = run batch.Features })
+                (visit [ Number 0 ] batch)
+
+        { core with
+            Apply = apply
+            Forward = fun plan staged batch -> Batch.scope (fun () -> forward plan staged batch) }
 
 /// How strictly a law holds.
 [<RequireQualifiedAccess>]
@@ -168,8 +195,12 @@ module Verdict =
 type Check =
     /// The library's primitives: the law generates what it needs.
     | OfLibrary of (Subject -> Property)
+    /// Any distribution: those over which the law is checked by default, and the law.
+    | OfDist of Arbitrary<Dist> * (Subject -> DistTrial -> Verdict)
     /// Any region: the regions over which the law is checked by default, and the law.
     | OfRegion of Arbitrary<Region> * (Subject -> RegionTrial -> Verdict)
+    /// Any loss: the losses over which the law is checked by default, and the law.
+    | OfLoss of Arbitrary<Loss> * (Subject -> LossTrial -> Verdict)
     /// Any regularizer: the programs over which the law is checked by default, and the law.
     | OfRegularizer of Arbitrary<Regularizer> * (Subject -> Trial -> Verdict)
 
@@ -189,28 +220,84 @@ type Law =
         Check: Check
     }
 
+/// A case that breaks a law, made as small as it can be.
+type Counterexample =
+    {
+        /// Why it is one.
+        Reason: string
+        /// The program, the region, the distribution or the loss, as one would write it.
+        Program: string option
+        /// What it is drawn from.
+        Key: Key option
+        /// The rest of the case.
+        Case: string
+        /// Whether an exception is the reason.
+        Raised: bool
+        /// The generator's seed.
+        Seed: uint64
+    }
+
+    override this.ToString() =
+        let line name text = $"{name, -8} {text}"
+
+        [ Some(line "why" this.Reason)
+          this.Program |> Option.map (line "program")
+          this.Key |> Option.map (fun key -> line "key" $"{{ State = {key.State}UL }}")
+          Some(line "case" this.Case) ]
+        |> List.choose id
+        |> String.concat "\n"
+
 /// What came of checking a law.
 [<RequireQualifiedAccess>]
 type Outcome =
     /// The cases generated, and those among them of which the law speaks.
     | Passed of trials: int * applicable: int
-    /// The shrunk counterexample, why it is one, whether an exception was the reason, and the generator's seed.
-    | Failed of counterexample: string * reason: string * raised: bool * seed: uint64
+    | Failed of Counterexample
 
 /// What the checker may be told.
 type CheckOptions =
     {
-        /// The generator's seed.
-        Seed: uint64
+        /// The generator's seeds; every law is checked with each of them.
+        Seeds: uint64 list
         /// Whether a counterexample is made small.
         Shrink: bool
+        /// The share of each law's own number of cases; at least one case is generated.
+        Effort: float
+        /// The features' shapes; small ones of all proportions are generated where there are none.
+        Shapes: Shape list
+        /// The features' types; all where there are none.
+        Precisions: Precision list
     }
 
 [<RequireQualifiedAccess>]
 module Law =
 
-    /// Always the same cases; counterexamples are shrunk.
-    let defaults: CheckOptions = { Seed = 20260101UL; Shrink = true }
+    /// Always the same cases, as many as each law says; counterexamples are made small.
+    let defaults: CheckOptions =
+        { Seeds = [ 20260101UL ]
+          Shrink = true
+          Effort = 1.0
+          Shapes = []
+          Precisions = [] }
+
+    /// How many cases are generated for each seed.
+    let trials (options: CheckOptions) (law: Law) : int =
+        max 1 (int (ceil (options.Effort * float law.Trials)))
+
+    /// The chance that a true law is called broken: over all cases and all comparisons in each, of which there are at
+    /// most one for each place of a map and one for their mean, or 150 for the generated shapes. 0 unless the law is
+    /// statistical.
+    let falseAlarm (options: CheckOptions) (law: Law) : float =
+        match law.Kind with
+        | LawKind.Exact
+        | LawKind.Structural -> 0.0
+        | LawKind.Statistical(_, chance) ->
+            let comparisons =
+                options.Shapes
+                |> List.map (fun shape -> shape.Height * shape.Width + 1)
+                |> List.fold max 150
+
+            float (options.Seeds.Length * trials options law * comparisons) * chance
 
     /// The mark of a reason that is an exception.
     let private raised = "it raised "
@@ -220,7 +307,8 @@ module Law =
             try
                 Scope.value (fun () -> check case)
             with e ->
-                Verdict.Broken $"{raised}{e.GetType().Name}: {e.Message}"
+                let cause = e.GetBaseException()
+                Verdict.Broken $"{raised}{cause.GetType().Name}: {cause.Message}"
 
         match verdict with
         | Verdict.Kept ->
@@ -233,15 +321,33 @@ module Law =
     let forAll (cases: Arbitrary<'case>) (check: 'case -> Verdict) : Property =
         Prop.forAll cases (judged (ref 0) check)
 
-    let private unshrunk options (cases: Arbitrary<'case>) =
-        if options.Shrink then
-            cases
-        else
-            Arb.fromGen cases.Generator
+    /// A loss as one would write it in F#.
+    let rec showLoss (loss: Loss) =
+        match loss with
+        | Smoothed(amount, loss) -> $"Smoothed({amount}, {showLoss loss})"
+        | CustomLoss custom -> custom.Name
+        | _ -> $"{loss}"
 
-    /// Runs a property; the outcome instead of an exception.
-    let private run options (law: Law) (applicable: int ref option) (property: Property) : Outcome =
+    let private counterexample seed (reason: string) (case: obj list) =
+        let program, key =
+            match case with
+            | [ :? Trial as trial ] -> Some(Notation.show trial.Regularizer), Some trial.Key
+            | [ :? RegionTrial as trial ] -> Some(Notation.showRegion trial.Region), Some trial.Key
+            | [ :? DistTrial as trial ] -> Some(Notation.showDist trial.Dist), Some trial.Key
+            | [ :? LossTrial as trial ] -> Some(showLoss trial.Loss), None
+            | _ -> None, None
+
+        { Reason = reason
+          Program = program
+          Key = key
+          Case = String.Join(", ", case |> List.map string)
+          Raised = reason.StartsWith raised
+          Seed = seed }
+
+    /// Runs a property with one seed; the outcome instead of an exception.
+    let private runOnce options (law: Law) (applicable: int ref option) (property: Property) (seed: uint64) : Outcome =
         let mutable outcome = None
+        applicable |> Option.iter (fun count -> count.Value <- 0)
 
         let runner =
             { new IRunner with
@@ -264,46 +370,134 @@ module Law =
                                     $"{raised}{e.GetType().Name}: {e.Message}"
                                 | _ -> String.Join("; ", data.Labels)
 
-                            let counterexample = String.Join(", ", shrunk |> List.map string)
-                            Some(Outcome.Failed(counterexample, why, why.StartsWith raised, options.Seed))
+                            Some(Outcome.Failed(counterexample seed why shrunk))
                         | TestResult.Exhausted data -> Some(Outcome.Passed(data.NumberOfTests, 0)) }
 
         let config =
             Config.Quick
-                .WithMaxTest(law.Trials)
+                .WithMaxTest(trials options law)
                 .WithRunner(runner)
-                .WithReplay(Some { Rnd = Rnd options.Seed; Size = None })
+                .WithReplay(Some { Rnd = Rnd seed; Size = None })
 
         Check.One(law.Name, config, property)
         outcome.Value
 
+    /// Runs a property with every seed, up to the first failure.
+    let private run options (law: Law) applicable property : Outcome =
+        let both before seed =
+            match before with
+            | Outcome.Failed _ -> before
+            | Outcome.Passed(trials, applies) ->
+                match runOnce options law applicable property seed with
+                | Outcome.Passed(more, applicable) -> Outcome.Passed(trials + more, applies + applicable)
+                | failed -> failed
+
+        List.fold both (Outcome.Passed(0, 0)) options.Seeds
+
+    let private over options law (check: 'case -> Verdict) (cases: Arbitrary<'case>) : Outcome =
+        let applicable = ref 0
+
+        let cases =
+            if options.Shrink then
+                cases
+            else
+                Arb.fromGen cases.Generator
+
+        run options law (Some applicable) (Prop.forAll cases (judged applicable check))
+
+    let private regionTrials options =
+        Generators.regionTrialsOn (
+            if options.Shapes.IsEmpty then
+                Generators.shape
+            else
+                Generators.oneOf options.Shapes
+        )
+
+    let private programTrials options =
+        Generators.trialsOn
+            (if options.Shapes.IsEmpty then
+                 Generators.shape
+             else
+                 Generators.oneOf options.Shapes)
+            (if options.Precisions.IsEmpty then
+                 Generators.precision
+             else
+                 Generators.oneOf options.Precisions)
+
     /// Checks a law over generated cases.
     let check (options: CheckOptions) (subject: Subject) (law: Law) : Outcome =
-        let over cases check =
-            let applicable = ref 0
-
-            Prop.forAll (unshrunk options cases) (judged applicable (check subject))
-            |> run options law (Some applicable)
-
         match law.Check with
         | OfLibrary property -> run options law None (property subject)
-        | OfRegion(regions, check) -> over (Generators.regionTrials regions) check
-        | OfRegularizer(programs, check) -> over (Generators.trials programs) check
+        | OfDist(dists, check) -> Generators.distTrials dists |> over options law (check subject)
+        | OfRegion(regions, check) -> regionTrials options regions |> over options law (check subject)
+        | OfLoss(losses, check) -> Generators.lossTrials losses |> over options law (check subject)
+        | OfRegularizer(programs, check) -> programTrials options programs |> over options law (check subject)
 
-    /// Checks a law on one regularizer in generated trials, on each of its regions if it is a law of regions; None if
-    /// it speaks of neither.
+    /// One of these at first; a counterexample shrinks as generated ones do.
+    let private given (values: 'v list) (like: Arbitrary<'v>) : Arbitrary<'v> =
+        Arb.fromGenShrink (Gen.elements values, like.Shrinker)
+
+    /// Checks a law on one regularizer in generated trials: on each of its regions and distributions if it is a law of
+    /// these. None if it speaks of neither.
     let checkOn (options: CheckOptions) (subject: Subject) (regularizer: Regularizer) (law: Law) : Outcome option =
-        let over cases check =
-            let applicable = ref 0
-
-            Prop.forAll (unshrunk options cases) (judged applicable (check subject))
-            |> run options law (Some applicable)
-            |> Some
+        let subject =
+            { subject with
+                Parse = Notation.parseWith (Generators.vocabularyOf regularizer) }
 
         match law.Check with
-        | OfLibrary _ -> None
+        | OfLibrary _
+        | OfLoss _ -> None
+        | OfDist(_, check) ->
+            match Generators.distsOf regularizer with
+            | [] -> None
+            | dists ->
+                Generators.distTrials (given dists Generators.dist)
+                |> over options law (check subject)
+                |> Some
         | OfRegion(_, check) ->
             match Regularizer.steps regularizer |> List.map _.Region |> List.distinct with
             | [] -> None
-            | regions -> over (Generators.regionTrials (Arb.fromGen (Gen.elements regions))) check
-        | OfRegularizer(_, check) -> over (Generators.trials (Generators.only regularizer)) check
+            | regions ->
+                regionTrials options (given regions Generators.region)
+                |> over options law (check subject)
+                |> Some
+        | OfRegularizer(_, check) ->
+            programTrials options (given [ regularizer ] Generators.regularizer)
+            |> over options law (check subject)
+            |> Some
+
+    /// Checks a law on one loss; None if it does not speak of losses.
+    let checkLoss (options: CheckOptions) (subject: Subject) (loss: Loss) (law: Law) : Outcome option =
+        match law.Check with
+        | OfLoss(_, check) ->
+            Generators.lossTrials (given [ loss ] Generators.loss)
+            |> over options law (check subject)
+            |> Some
+        | _ -> None
+
+    /// A small chance as text: 5E-8.
+    let internal small (chance: float) : string =
+        chance.ToString("0E+0", CultureInfo.InvariantCulture)
+
+    /// A law with its verdict, its tolerance and the chance of a false alarm if it is statistical; where it is broken also
+    /// its statement, and the counterexample.
+    let show (options: CheckOptions) (law: Law) (outcome: Outcome) : string =
+        let head verdict =
+            $"{verdict, -7} {law.About, -11} {law.Name}"
+
+        match outcome with
+        | Outcome.Passed(_, 0) -> head "silent"
+        | Outcome.Passed(_, applicable) ->
+            let within =
+                match law.Kind with
+                | LawKind.Statistical(tolerance, _) ->
+                    $", within {tolerance:F4}, false alarm below {small (falseAlarm options law)}"
+                | _ -> ""
+
+            $"""{head "kept"} ({applicable} cases{within})"""
+        | Outcome.Failed counterexample ->
+            [ head "BROKEN"
+              $"""        {"law", -8} {law.Statement}"""
+              for line in (string counterexample).Split '\n' do
+                  $"        {line}" ]
+            |> String.concat "\n"

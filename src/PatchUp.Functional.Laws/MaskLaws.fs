@@ -1,5 +1,6 @@
 namespace PatchUp.Functional.Laws
 
+open System.Threading.Tasks
 open FsCheck
 open FsCheck.FSharp
 open PatchUp.Functional
@@ -74,15 +75,15 @@ module MaskLaws =
         | Hard _ -> false
         | Soft _ -> true
 
-    let rec private hasCustom region =
+    let rec private hasSoft region =
         match region with
-        | Custom _ -> true
+        | Custom custom -> custom.IsSoft
         | Not a
         | PerSample a
         | PerChannel a
-        | Shared a -> hasCustom a
+        | Shared a -> hasSoft a
         | And(a, b)
-        | Or(a, b) -> hasCustom a || hasCustom b
+        | Or(a, b) -> hasSoft a || hasSoft b
         | _ -> false
 
     /// Whether some random leaf is drawn for each sample, and whether some is for each channel.
@@ -111,6 +112,60 @@ module MaskLaws =
 
         go false None region
 
+    let fromKey =
+        ofRegions
+            "a region is drawn from its key"
+            "M(r) = M(r) with the same key, on another thread too"
+            (fun s trial ->
+                let mask = draw s trial trial.Region
+                let elsewhere = Task.Run(fun () -> draw s trial trial.Region)
+
+                [ Verdict.require (draw s trial trial.Region = mask) (fun () ->
+                      "drawn again from the same key the mask is another one.")
+                  Verdict.require (elsewhere.Result = mask) (fun () ->
+                      "drawn on another thread from the same key the mask is another one.") ]
+                |> Verdict.all)
+
+    let samplesApart =
+        ofRegions
+            "a region per sample is drawn for each by itself"
+            "M(perSample r) of sample i of a batch = M(perSample r) of the batch of sample i alone"
+            (fun s trial ->
+                let region = PerSample trial.Region
+                let stride = trial.Shape.Channels * trial.Shape.Height * trial.Shape.Width
+                let together = spread trial (draw s trial region)
+
+                [ for i in 0 .. trial.Count - 1 do
+                      let alone =
+                          { trial with
+                              First = trial.First + i
+                              Count = 1 }
+
+                      Verdict.near
+                          $"the mask of sample {i} in the batch"
+                          0.0
+                          0.0
+                          (spread alone (draw s alone region))
+                          (Array.sub together (i * stride) stride) ]
+                |> Verdict.all)
+
+    let expectedIsProbability =
+        ofRegions
+            "the expected alteration is a map of probabilities"
+            "expected is [H,W] and 0 <= expected <= 1"
+            (fun s trial ->
+                let expected = s.Expected trial.Shape trial.Region
+                let size = [ Array2D.length1 expected; Array2D.length2 expected ]
+
+                [ Verdict.equal "its size" [ trial.Shape.Height; trial.Shape.Width ] size
+                  match
+                      Seq.cast<float> expected
+                      |> Seq.tryFind (fun p -> not (p >= -1e-9 && p <= 1.0 + 1e-9))
+                  with
+                  | Some p -> Verdict.Broken $"it holds {p}, which lies outside [0, 1]."
+                  | None -> Verdict.Kept ]
+                |> Verdict.all)
+
     let size =
         ofRegions
             "a mask has the size of its granularity"
@@ -134,15 +189,19 @@ module MaskLaws =
             Verdict.near "p_u" 0.0 (if isSoft mask then 1e-6 else 1e-12) expected (s.Unchanged mask))
 
     let hardMasksAreBits =
-        ofRegions "hard masks are bits" "without a soft custom M is in {0, 1}; with one in [0, 1]" (fun s trial ->
-            let mask = draw s trial trial.Region
+        ofRegions
+            "masks are bits, or numbers where a custom declares them"
+            "M is in {0, 1} without a custom that is declared soft, and in [0, 1] with one"
+            (fun s trial ->
+                let mask = draw s trial trial.Region
 
-            match mask.Values with
-            | Hard _ -> Verdict.Kept
-            | Soft values when hasCustom trial.Region ->
-                Verdict.require (values |> Array.forall (fun v -> v >= 0.0f && v <= 1.0f)) (fun () ->
-                    "a value lies outside [0, 1].")
-            | Soft _ -> Verdict.Broken "the mask holds numbers instead of bits.")
+                match mask.Values with
+                | Hard _ -> Verdict.Kept
+                | Soft values when hasSoft trial.Region ->
+                    match values |> Array.tryFind (fun v -> not (v >= 0.0f && v <= 1.0f)) with
+                    | Some v -> Verdict.Broken $"the mask holds {v}, which lies outside [0, 1]."
+                    | None -> Verdict.Kept
+                | Soft _ -> Verdict.Broken "the mask holds numbers instead of bits.")
 
     let notComplements =
         ofRegions
@@ -361,16 +420,20 @@ module MaskLaws =
 
     let private flat (map: float[,]) = Seq.cast<float> map |> Array.ofSeq
 
-    /// How much of every place of the first sample's first channel is altered.
+    /// How much of every place of the first sample is altered, in the mean over its channels.
     let private altered (s: Subject) (trial: RegionTrial) region key =
         let mask = s.DrawRegion key (infoOf trial) trial.Shape region
         let kept = MaskValues.kept mask
-        Array.init (mask.Height * mask.Width) (fun p -> 1.0 - kept 0 0 p)
+        let channels = [| 0 .. mask.Channels - 1 |]
+        Array.init (mask.Height * mask.Width) (fun p -> 1.0 - (channels |> Array.averageBy (fun c -> kept 0 c p)))
 
+    /// One sample, and so few channels that many draws are fast.
     let private small (trial: RegionTrial) =
         { trial with
             Count = 1
-            Shape = { trial.Shape with Channels = 1 } }
+            Shape =
+                { trial.Shape with
+                    Channels = min 2 trial.Shape.Channels } }
 
     let expectedIsRealised =
         let check (s: Subject) (trial: RegionTrial) =
@@ -515,7 +578,9 @@ module MaskLaws =
             "P(both channels' M = 0 at a place) = P(M = 0)^2"
 
     let all =
-        [ size
+        [ fromKey
+          samplesApart
+          size
           unchangedIsMean
           hardMasksAreBits
           notComplements
@@ -525,6 +590,7 @@ module MaskLaws =
           granularityAtLeaves
           wholeBlocks
           oneRectangle
+          expectedIsProbability
           expectedIsRealised
           requestedIsExpected
           everyPlaceReachable

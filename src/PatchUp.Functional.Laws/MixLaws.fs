@@ -1,5 +1,6 @@
 namespace PatchUp.Functional.Laws
 
+open System
 open FsCheck
 open FsCheck.FSharp
 open TorchSharp
@@ -630,6 +631,27 @@ module LabelLaws =
 
                 Mixing.sameBits "indices" (mixed TargetKind.OneHot) (mixed TargetKind.Indices))
 
+    let accuracy =
+        law
+            "accuracy under mixing is the label's weight"
+            100
+            ("the accuracy of sample n is W_n at its largest logit: the sum of the weights "
+             + "of all whose class is predicted, not only of the first")
+            Generators.regularizer
+            (fun s trial ->
+                let targets = (Mixing.mixed s trial).Targets
+                let classes = trial.Classes
+                let rows = Read.values targets.Soft
+                let logits = Trial.logits trial
+
+                let predicted =
+                    Read.values logits
+                    |> Array.chunkBySize classes
+                    |> Array.map (fun row -> Array.IndexOf(row, Array.max row))
+
+                let expected = predicted |> Array.mapi (fun n k -> rows[n * classes + k])
+                Verdict.near "the accuracy of each sample" 0.0 1e-9 expected (s.ExpectedAccuracy targets logits))
+
     let blankKeepsLabels =
         law
             "blanking leaves labels alone"
@@ -657,6 +679,7 @@ module LabelLaws =
           equations78
           smoothingCommutes
           kindsAgree
+          accuracy
           blankKeepsLabels ]
 
 /// Laws of the objective.

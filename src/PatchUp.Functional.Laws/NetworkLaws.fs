@@ -17,6 +17,8 @@ module NetworkLaws =
           Trials = trials
           Check = check }
 
+    let private names = [ "conv1"; "layer1.0"; "stage 2"; "head" ]
+
     /// A small smooth network for the trial's features: three stages of maps and a head of logits.
     let private network (trial: Trial) : Staged =
         let bits = Key.stream (Key.child 4 trial.Data)
@@ -37,14 +39,34 @@ module NetworkLaws =
 
         { Module = torch.nn.Identity()
           Stages =
-            [ "conv1", convolution (int64 trial.Shape.Channels)
-              "layer1.0", convolution width
-              "stage 2", convolution width
-              "head", head ] }
+            List.zip
+                names
+                [ convolution (int64 trial.Shape.Channels)
+                  convolution width
+                  convolution width
+                  head ] }
+
+    /// A site of the small network in the place of one that it does not have.
+    let private relocated (site: Site) =
+        let known place =
+            match place with
+            | Number k -> Number(if k > names.Length then (k - 1) % names.Length + 1 else k)
+            | Name name when List.contains name names -> place
+            | Name name -> Name names[name.Length % (names.Length - 1)]
+
+        match site with
+        | At place -> At(known place)
+        | AnyOf places -> AnyOf(places |> List.map known |> List.distinct)
+        | AllOf places -> AllOf(places |> List.map known |> List.distinct)
 
     /// Trials that a network can be run on.
     let private onMaps (trial: Trial) =
-        { Trial.tamed (fun step -> { step with View = AsIs }) trial with
+        { Trial.tamed
+              (fun step ->
+                  { step with
+                      View = AsIs
+                      Site = relocated step.Site })
+              trial with
             Rank = 4
             Precision = Precision.Double }
 

@@ -333,19 +333,17 @@ module RegularizerLaws =
             let batch = Batch.create ones (Trial.softTargets trial)
             let fraction = Region.fraction trial.Shape
 
-            let of' kind =
-                let trial =
-                    trial
-                    |> Trial.withSteps (fun step ->
-                        { step with
-                            Rescale = kind
-                            Site = At(Number 0) })
+            let ofStep (step: Step) =
+                let of' kind =
+                    let program =
+                        Do
+                            { step with
+                                Rescale = kind
+                                Site = At(Number 0) }
 
-                let mixed = s.Apply (Mixing.plan s trial) batch
-                Read.values (mixed.Features.reshape(int64 trial.Count, -1L).mean([| 1L |]))
+                    let mixed = s.Apply (Mixing.plan s { trial with Regularizer = program }) batch
+                    Read.values (mixed.Features.reshape(int64 trial.Count, -1L).mean([| 1L |]))
 
-            match Regularizer.steps trial.Regularizer with
-            | [ step ] when step.Partner = Blank ->
                 let kept = of' NoRescale
                 let nominal = of' Rescale.Nominal
                 let batchwise = of' Rescale.Batch
@@ -368,7 +366,11 @@ module RegularizerLaws =
                       [| if isNothing then 0.0 else 1.0 |]
                       [| Array.average batchwise |] ]
                 |> Verdict.all
-            | _ -> Verdict.NotApplicable
+
+            Regularizer.steps trial.Regularizer
+            |> Seq.filter (fun step -> step.Partner = Blank)
+            |> Seq.map ofStep
+            |> Verdict.all
 
         exact
             "rescaling keeps the mean of ones"

@@ -48,16 +48,15 @@ type Trial =
         Data: Key
     }
 
-    /// The counterexample of a law: the program as one line of notation, and the rest of the trial.
+    /// All but the program and the key.
     override this.ToString() =
         let wild = if this.Wild then ", wild" else ""
 
-        ($"{Notation.show this.Regularizer}\n    drawn from {{ State = {this.Key.State}UL }} "
-         + $"for samples {this.First} .. {this.First + this.Count - 1}, ")
-        + ($"features {this.Shape} of rank {this.Rank} in {this.Precision}{wild}, "
-           + $"{this.Targets} of {this.Classes} classes, data {{ State = {this.Data.State}UL }}")
+        ($"samples {this.First} .. {this.First + this.Count - 1}, features {this.Shape} of rank {this.Rank} in "
+         + $"{this.Precision}{wild}, ")
+        + $"{this.Targets} of {this.Classes} classes, data {{ State = {this.Data.State}UL }}"
 
-/// One region and what it is drawn for.
+/// One region and what it is drawn for; as text all but the region and the key.
 [<NoComparison>]
 type RegionTrial =
     { Region: Region
@@ -67,8 +66,33 @@ type RegionTrial =
       Shape: Shape }
 
     override this.ToString() =
-        ($"{Notation.showRegion this.Region}\n    drawn from {{ State = {this.Key.State}UL }} "
-         + $"for samples {this.First} .. {this.First + this.Count - 1} of {this.Shape}")
+        $"samples {this.First} .. {this.First + this.Count - 1}, features {this.Shape}"
+
+/// One distribution and what its numbers are drawn from.
+[<NoComparison>]
+type DistTrial =
+    { Dist: Dist
+      Key: Key }
+
+    override _.ToString() = "its numbers"
+
+/// One loss, and what its logits and targets are filled from.
+[<NoComparison>]
+type LossTrial =
+    {
+        Loss: Loss
+        /// N.
+        Count: int
+        /// K.
+        Classes: int
+        Precision: Precision
+        Targets: TargetKind
+        Data: Key
+    }
+
+    override this.ToString() =
+        ($"{this.Precision} logits of {this.Count} samples and {this.Classes} classes, "
+         + $"{this.Targets}, data {{ State = {this.Data.State}UL }}")
 
 /// The managed view of tensors that laws compare.
 [<RequireQualifiedAccess>]

@@ -139,8 +139,8 @@ module Batch =
         for tensor in tensors batch do
             tensor.Dispose()
 
-    /// Of the tensors made inside, only the batch's escape, each the caller's own.
-    let internal scope (make: unit -> Batch) : Batch =
+    /// Of the tensors made inside, only the batch's escape, each the caller's own: for a mixing function of one's own.
+    let scope (make: unit -> Batch) : Batch =
         let mutable made = None
 
         let tensors =

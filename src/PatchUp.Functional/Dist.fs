@@ -2,6 +2,46 @@ namespace PatchUp.Functional
 
 open System
 
+/// What custom parts of a regularizer share: names that the notation can write, and arguments that it can write.
+module internal CustomName =
+
+    /// An ArgumentException unless the name is letters, digits and inner hyphens, and the arguments are finite.
+    let check (name: string) (arguments: float list) : unit =
+        let isName =
+            name.Length > 0
+            && Char.IsAsciiLetter name[0]
+            && not (name.EndsWith '-')
+            && name |> Seq.forall (fun c -> Char.IsAsciiLetterOrDigit c || c = '-')
+
+        if not isName then
+            invalidArg
+                (nameof name)
+                $"\"{name}\": a custom's name is letters, digits and inner hyphens, beginning with a letter."
+
+        match arguments |> List.tryFind (Double.IsFinite >> not) with
+        | Some value -> invalidArg (nameof arguments) $"{name}: its argument {value} is not a finite number."
+        | None -> ()
+
+/// A distribution nobody foresaw: a name, its arguments and what is needed of it. Two are equal when name and arguments are.
+[<CustomEquality; NoComparison>]
+type CustomDist =
+    {
+        Name: string
+        Arguments: float list
+        Mean: float
+        /// P(X <= x) for 0 <= x < 1.
+        Cdf: float -> float
+        /// One number of [0, 1], from the stream and nothing else.
+        Sample: Stream -> float
+    }
+
+    override this.Equals other =
+        match other with
+        | :? CustomDist as that -> this.Name = that.Name && this.Arguments = that.Arguments
+        | _ -> false
+
+    override this.GetHashCode() = hash (this.Name, this.Arguments)
+
 /// A distribution on [0, 1]: of a rectangle's area, or of lambda.
 type Dist =
     /// One number, always.
@@ -10,6 +50,7 @@ type Dist =
     | Uniform
     /// Beta(a, b).
     | Beta of a: float * b: float
+    | CustomDist of CustomDist
 
 [<RequireQualifiedAccess>]
 module Dist =
@@ -28,12 +69,23 @@ module Dist =
 
         Beta(a, b)
 
+    /// A custom distribution; an ArgumentException unless its name is letters, digits and inner hyphens, its arguments are finite, and its
+    /// mean lies in [0, 1].
+    let custom (custom: CustomDist) : Dist =
+        CustomName.check custom.Name custom.Arguments
+
+        if not (custom.Mean >= 0.0 && custom.Mean <= 1.0) then
+            invalidArg (nameof custom) $"{custom.Name}: its mean {custom.Mean} must lie in [0, 1]."
+
+        CustomDist custom
+
     /// The mean.
     let mean (dist: Dist) : float =
         match dist with
         | Always value -> value
         | Uniform -> 0.5
         | Beta(a, b) -> a / (a + b)
+        | CustomDist custom -> custom.Mean
 
     /// The logarithm of a Gamma(a, 1) number (Marsaglia and Tsang 2000); in logarithms, so that a small `a` cannot underflow.
     let rec private logGamma (bits: Stream) (a: float) : float =
@@ -53,7 +105,7 @@ module Dist =
 
             result
 
-    /// One number drawn from the stream.
+    /// One number drawn from the stream; an InvalidOperationException if a custom distribution draws one outside [0, 1].
     let sample (bits: Stream) (dist: Dist) : float =
         match dist with
         | Always value -> value
@@ -62,6 +114,13 @@ module Dist =
             let x = logGamma bits a
             let y = logGamma bits b
             1.0 / (1.0 + exp (y - x))
+        | CustomDist custom ->
+            let value = custom.Sample bits
+
+            if not (value >= 0.0 && value <= 1.0) then
+                invalidOp $"The custom distribution {custom.Name} drew {value}; its numbers must lie in [0, 1]."
+
+            value
 
     /// log Gamma(x) for x > 0 (Lanczos, g = 7, nine terms; relative error below 1e-13).
     let private lnGamma (x: float) : float =
@@ -130,7 +189,9 @@ module Dist =
     let cdf (dist: Dist) (x: float) : float =
         match dist with
         | Always value -> if x >= value then 1.0 else 0.0
-        | _ when x <= 0.0 -> 0.0
+        | _ when x < 0.0 -> 0.0
         | _ when x >= 1.0 -> 1.0
         | Uniform -> x
+        | Beta _ when x = 0.0 -> 0.0
         | Beta(a, b) -> incompleteBeta a b x
+        | CustomDist custom -> custom.Cdf x

@@ -8,6 +8,9 @@ open TorchSharp
 type CustomLoss =
     {
         Name: string
+        /// Whether a sample's loss is affine in its target: l(f, t y + (1 - t) y') = t l(f, y) + (1 - t) l(f, y'). If so, `twoTerm` is twice
+        /// `reweighted`.
+        IsAffine: bool
         /// Each sample's loss `[N]` from logits and soft targets `[N,K]`.
         PerSample: torch.Tensor -> torch.Tensor -> torch.Tensor
     }
@@ -34,6 +37,15 @@ type Loss =
 [<RequireQualifiedAccess>]
 module Loss =
 
+    /// Whether a sample's loss is affine in its target, so that the two terms of equation (6) are the same number.
+    let rec isAffine (loss: Loss) : bool =
+        match loss with
+        | CrossEntropy
+        | BceOnSoftmax -> true
+        | Brier -> false
+        | Smoothed(_, loss) -> isAffine loss
+        | CustomLoss custom -> custom.IsAffine
+
     /// Each sample's loss `[N]` from logits `[N,K]` and soft targets `[N,K]` of the same type.
     let rec perSample (loss: Loss) (logits: torch.Tensor) (targets: torch.Tensor) : torch.Tensor =
         let softmax () =
@@ -51,12 +63,15 @@ module Loss =
                 perSample loss logits (Targets.smooth amount { Soft = targets; Mixed = None }).Soft
             | CustomLoss custom -> custom.PerSample logits targets)
 
-    /// The batch's loss, a scalar: for a mixed batch the weighted terms of equation (6), each sample's own p_u weighing its own losses,
-    /// then the mean over samples; for an unmixed batch the plain mean. At least float32, whatever the logits' type.
-    let ofBatch (loss: Loss) (targets: Targets) (logits: torch.Tensor) : torch.Tensor =
+    let private checkSizes (targets: Targets) (logits: torch.Tensor) =
         if not (logits.shape.AsSpan().SequenceEqual(targets.Soft.shape)) then
             let show (t: torch.Tensor) = String.Join(",", t.shape)
             invalidArg (nameof logits) $"Logits [{show logits}] do not go with targets [{show targets.Soft}]."
+
+    /// The batch's loss, a scalar: for a mixed batch the weighted terms of equation (6), each sample's own p_u weighing its own losses,
+    /// then the mean over samples; for an unmixed batch the plain mean. At least float32, whatever the logits' type.
+    let ofBatch (loss: Loss) (targets: Targets) (logits: torch.Tensor) : torch.Tensor =
+        checkSizes targets logits
 
         Scope.run (fun () ->
             let logits =
@@ -86,3 +101,18 @@ module Loss =
                   weighted mixed.Objective.Second (fun () -> (at targets.Soft).mean()) ]
                 |> List.choose id
                 |> List.reduce (+))
+
+    /// Accuracy that means something under mixing, for each sample `[N]`: the weight that its target gives to the class of its largest logit,
+    /// from logits `[N,K]`. Without mixing 1 where the prediction is right and 0 elsewhere; under mixing its mean is the accuracy to be expected
+    /// of a prediction for one of the mixed features' owners.
+    let expectedAccuracy (targets: Targets) (logits: torch.Tensor) : float[] =
+        checkSizes targets logits
+
+        Scope.value (fun () ->
+            targets.Soft
+                .gather(1L, logits.argmax(1L).unsqueeze 1L)
+                .squeeze(1L)
+                .``to``(torch.CPU)
+                .``to``(torch.float64)
+                .data<float>()
+                .ToArray())

@@ -69,6 +69,41 @@ module Mask =
         let shape = { shape with Channels = 1 }
         create 1 shape (Hard(Array.create (shape.Height * shape.Width) unchanged))
 
+    /// Clears the part of a box that lies on the plane of H x W bits that begins at `offset`.
+    let internal clear (bits: bool[]) offset (shape: Shape) top left height width : unit =
+        let from, until = max 0 left, min shape.Width (left + width)
+
+        if until > from then
+            for y in max 0 top .. min shape.Height (top + height) - 1 do
+                bits.AsSpan(offset + y * shape.Width + from, until - from).Clear()
+
+    /// One plane `[1,1,H,W]`, unchanged but for a box of `height` x `width` features that begins at row `top` and column `left`, which may be
+    /// negative; what lies outside the map is cut off. CutMix's and Cutout's mask, its draw given.
+    let box (shape: Shape) (top: int) (left: int) (height: int) (width: int) : Mask =
+        let bits = Array.create (shape.Height * shape.Width) true
+        clear bits 0 shape top left height width
+        hard 1 { shape with Channels = 1 } bits
+
+    /// Unchanged but for a block of min(size, H) x min(size, W) features around every seed; `seeds` is `[samples,C,H,W]`, row-major. A block
+    /// begins half its side (rounded down) before its seed, and what lies outside the map is cut off. Algorithm 1 of the PatchUp paper, its draw given.
+    /// An ArgumentException for a size below 1, or another number of seeds.
+    let blocks (samples: int) (shape: Shape) (size: int) (seeds: bool[]) : Mask =
+        if size < 1 then
+            invalidArg (nameof size) $"The block size is {size}; it must be at least 1."
+
+        sized samples shape seeds.Length
+        let height, width = min size shape.Height, min size shape.Width
+        let plane = shape.Height * shape.Width
+        let bits = Array.create seeds.Length true
+
+        seeds
+        |> Array.iteri (fun i isSeed ->
+            if isSeed then
+                let y, x = i % plane / shape.Width, i % shape.Width
+                clear bits (i - i % plane) shape (y - height / 2) (x - width / 2) height width)
+
+        hard samples shape bits
+
     /// p_u for each of the mask's samples: the mean of M, for a hard mask an exact count over an exact size.
     let unchanged (mask: Mask) : float[] =
         let size = stride mask

@@ -21,6 +21,8 @@ type Vocabulary =
     {
         /// Custom regions, made from their arguments.
         Customs: Map<string, float list -> Region>
+        /// Custom distributions, made from their arguments.
+        Dists: Map<string, float list -> Dist>
         /// Whole regularizers.
         Named: Map<string, Regularizer>
     }
@@ -34,14 +36,19 @@ module Notation =
     let private number (value: float) =
         value.ToString("R", CultureInfo.InvariantCulture)
 
-    let private dist dist =
+    let private atomic (text: string) =
+        if text.Contains ' ' then $"({text})" else text
+
+    let private customShown (name: string) (arguments: float list) =
+        String.Join(' ', name :: List.map number arguments)
+
+    /// A distribution, as it stands behind `rect` or `blend`.
+    let showDist (dist: Dist) : string =
         match dist with
         | Always value -> $"(always {number value})"
         | Uniform -> "uniform"
         | Beta(a, b) -> $"(beta {number a} {number b})"
-
-    let private atomic (text: string) =
-        if text.Contains ' ' then $"({text})" else text
+        | CustomDist custom -> atomic (customShown custom.Name custom.Arguments)
 
     /// A region, as it stands before a pipe.
     let rec showRegion (region: Region) : string =
@@ -58,14 +65,14 @@ module Notation =
                 | Valid -> " valid"
 
             $"blocks {size} {number fraction}{suffix}"
-        | Rect area -> $"rect {dist area}"
+        | Rect area -> $"rect {showDist area}"
         | Not a -> $"~~~{atomic (showRegion a)}"
         | And(a, b) -> $"{operand a} &&& {operand b}"
         | Or(a, b) -> $"{operand a} ||| {operand b}"
         | PerSample a -> $"perSample {atomic (showRegion a)}"
         | PerChannel a -> $"perChannel {atomic (showRegion a)}"
         | Shared a -> $"shared {atomic (showRegion a)}"
-        | Custom custom -> String.Join(' ', custom.Name :: List.map number custom.Arguments)
+        | Custom custom -> customShown custom.Name custom.Arguments
 
     and private operand region =
         match region with
@@ -120,8 +127,8 @@ module Notation =
           (match step.Mix, step.Partner with
            | Swap, Blank -> Some "blank"
            | Swap, _ -> Some "swap"
-           | Blend lambda, _ -> Some $"blend {dist lambda}"
-           | BlendEach lambda, _ -> Some $"blendEach {dist lambda}")
+           | Blend lambda, _ -> Some $"blend {showDist lambda}"
+           | BlendEach lambda, _ -> Some $"blendEach {showDist lambda}")
           (match step.Partner, step.Mix with
            | Shuffled, _
            | Blank, Swap -> None
@@ -431,6 +438,20 @@ module Notation =
             | Word w -> String.Equals(w, word, StringComparison.OrdinalIgnoreCase)
             | _ -> false
 
+        let arguments () =
+            let isNumber () =
+                match peek () with
+                | Num _ -> true
+                | _ -> false
+
+            [ while isNumber () do
+                  float' "an argument" ]
+
+        let customDist () =
+            match peek () with
+            | Word word -> vocabulary.Dists.TryFind word
+            | _ -> None
+
         let dist depth : Dist =
             parenthesised depth (fun _ ->
                 let at = position ()
@@ -448,7 +469,14 @@ module Notation =
                     let b = float' "the second parameter of beta"
                     checking at (fun () -> Dist.beta a b)
                 else
-                    expected "a distribution: always V, uniform or beta A B")
+                    match customDist () with
+                    | Some make ->
+                        advance ()
+                        let arguments = arguments ()
+                        checking at (fun () -> make arguments)
+                    | None ->
+                        let own = vocabulary.Dists.Keys |> Seq.map (fun name -> $" or {name}")
+                        expected $"a distribution: always V, uniform or beta A B{String.Concat own}")
 
         let place () : Place =
             let at = position ()
@@ -567,13 +595,7 @@ module Notation =
                 match vocabulary.Customs.TryFind word, vocabulary.Named.TryFind word with
                 | Some make, _ ->
                     advance ()
-
-                    let arguments =
-                        [ while (match peek () with
-                                 | Num _ -> true
-                                 | _ -> false) do
-                              float' "an argument" ]
-
+                    let arguments = arguments ()
                     RegionValue(checking at (fun () -> make arguments))
                 | None, Some named ->
                     advance ()
@@ -679,6 +701,7 @@ module Notation =
     /// Only the words of the library.
     let plain: Vocabulary =
         { Customs = Map.empty
+          Dists = Map.empty
           Named = Map.empty }
 
     /// Reads a line that may name customs and whole regularizers too. Words may be written in any case; a bare region is its swap at the input.

@@ -29,6 +29,8 @@ type Custom =
     {
         Name: string
         Arguments: float list
+        /// Whether its masks hold numbers of [0, 1] (`Mask.soft`); else they hold bits (`Mask.hard`).
+        IsSoft: bool
         /// The probability that a position is altered (for a soft mask: its mean alteration), `[H,W]`.
         Expected: Shape -> float[,]
         /// The mask `[1,C,H,W]` of the context's shape: a pure function of the context.
@@ -109,20 +111,8 @@ module Region =
 
     /// A custom region; an ArgumentException unless the name is letters, digits and inner hyphens, and the arguments are finite.
     let custom (custom: Custom) : Region =
-        let isName =
-            custom.Name.Length > 0
-            && Char.IsAsciiLetter custom.Name[0]
-            && not (custom.Name.EndsWith '-')
-            && custom.Name |> Seq.forall (fun c -> Char.IsAsciiLetterOrDigit c || c = '-')
-
-        if not isName then
-            invalidArg
-                (nameof custom)
-                $"\"{custom.Name}\": a custom's name is letters, digits and inner hyphens, beginning with a letter."
-
-        match custom.Arguments |> List.tryFind (Double.IsFinite >> not) with
-        | Some value -> invalidArg (nameof custom) $"{custom.Name}: its argument {value} is not a finite number."
-        | None -> Custom custom
+        CustomName.check custom.Name custom.Arguments
+        Custom custom
 
     // ---- one axis of a block ----
 
@@ -230,7 +220,9 @@ module Region =
             |> List.pairwise
             |> List.map (fun (low, high) ->
                 let middle = (low + high) / 2.0
-                side shape.Height middle, side shape.Width middle, Dist.cdf area high - Dist.cdf area low)
+                // A custom distribution may have a mass at 0.
+                let below = if low = 0.0 then 0.0 else Dist.cdf area low
+                side shape.Height middle, side shape.Width middle, Dist.cdf area high - below)
 
     // ---- closed forms ----
 
@@ -302,14 +294,6 @@ module Region =
                 if stream.Float() < fraction then
                     bits.AsSpan(offset + c * plane, plane).Clear()
 
-    /// Clears the part of the rectangle that lies on the map.
-    let private clear (bits: bool[]) offset (shape: Shape) top left height width =
-        let from, until = max 0 left, min shape.Width (left + width)
-
-        if until > from then
-            for y in max 0 top .. min shape.Height (top + height) - 1 do
-                bits.AsSpan(offset + y * shape.Width + from, until - from).Clear()
-
     /// Seeds are sparse, so the gaps between them are drawn: geometric, floor(-log U / s).
     let private paintBlocks calibration size fraction (shape: Shape) : Painter =
         let s = hazard calibration shape size fraction
@@ -327,7 +311,7 @@ module Region =
                 let seed = int place
                 let top = rows.First + seed % starts / columns.Count
                 let left = columns.First + seed % columns.Count
-                clear bits (offset + seed / starts * plane) shape top left rows.Block columns.Block
+                Mask.clear bits (offset + seed / starts * plane) shape top left rows.Block columns.Block
                 place <- floor place + 1.0 + gap ()
 
     let private paintRect (area: Dist) (shape: Shape) : Painter =
@@ -338,7 +322,7 @@ module Region =
                 let area = Dist.sample stream area
                 let height, width = side shape.Height area, side shape.Width area
                 let y, x = stream.Below shape.Height, stream.Below shape.Width
-                clear bits (offset + c * plane) shape (y - height / 2) (x - width / 2) height width
+                Mask.clear bits (offset + c * plane) shape (y - height / 2) (x - width / 2) height width
 
     let private drawCustom (custom: Custom) context : Mask =
         let mask = custom.Draw context
@@ -352,7 +336,10 @@ module Region =
             invalidOp
                 $"The custom region {custom.Name} drew a mask of {mask.Samples} x {drawn} where 1 x {context.Shape} was asked for."
 
-        mask
+        match mask.Values with
+        | Soft _ when not custom.IsSoft ->
+            invalidOp $"The custom region {custom.Name} drew numbers; it was declared to draw bits."
+        | _ -> mask
 
     let private granular
         (perSample: bool)

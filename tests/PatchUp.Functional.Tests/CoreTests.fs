@@ -416,6 +416,7 @@ let private plane = shapeOf 1 4 4
 let private unknownCustom name arguments : Custom =
     { Name = name
       Arguments = arguments
+      IsSoft = false
       Expected = fun shape -> Array2D.zeroCreate shape.Height shape.Width
       Draw = fun context -> Mask.constant context.Shape true }
 

@@ -10,7 +10,7 @@ open PatchUp.Functional
 open PatchUp.Functional.Laws
 
 /// The seed of every generated test: a run is repeated exactly.
-let seed = Law.defaults.Seed
+let seed = Law.defaults.Seeds.Head
 
 let private run name trials (property: Property) =
     let law =
@@ -27,8 +27,8 @@ let private run name trials (property: Property) =
 let expectPassed name outcome =
     match outcome with
     | Outcome.Passed _ -> ()
-    | Outcome.Failed(counterexample, reason, _, seed) ->
-        failtest $"{name} does not hold:\n{reason}\nfor {counterexample}\n(seed {seed}UL)"
+    | Outcome.Failed counterexample ->
+        failtest $"{name} does not hold:\n{counterexample}\n(seed {counterexample.Seed}UL)"
 
 /// An Expecto test of an FsCheck property over `trials` cases.
 let property (name: string) (trials: int) (prop: Property) : Test =

@@ -9,10 +9,6 @@ open PatchUp.Tests.Fixtures
 let verdicts: Map<string, Lazy<Outcome>> =
     Map [ for law in Laws.all -> law.Name, lazy (Law.check Law.defaults Subject.core law) ]
 
-/// The catalogue's methods and a few variants, on which every law that speaks of regularizers is checked too.
-let private given =
-    [ for method' in Catalogue.all -> method'.Name, method'.Regularizer ]
-
 let private onCore =
     [ for law in Laws.all ->
           testCase $"{law.About}: {law.Name}" (fun () ->
@@ -24,19 +20,49 @@ let private onCore =
                   Expect.isTrue (2 * applicable >= trials) $"the law speaks of {applicable} of {trials} cases only"
               | Outcome.Failed _ -> ()) ]
 
+/// Fails with every broken law and its counterexample.
+let private expectKept (report: Report) =
+    if not report.Broken.IsEmpty then
+        failtest $"{report}"
+
 /// Few cases each: these laws have had theirs on generated programs.
 let private onCatalogue =
-    [ for name, regularizer in given ->
-          testCase name (fun () ->
-              for law in Laws.all do
-                  match law.Kind with
-                  | LawKind.Statistical _ -> ()
-                  | _ ->
-                      let few = { law with Trials = 10 }
+    let few = { Laws.defaults with Effort = 0.04 }
 
-                      match Law.checkOn Law.defaults Subject.core regularizer few with
-                      | Some outcome -> expectPassed law.Name outcome
-                      | None -> ()) ]
+    [ for method' in Catalogue.all ->
+          testCase method'.Name (fun () ->
+              expectKept (Laws.checkWith few method'.Regularizer)
+              expectKept (Laws.checkLoss method'.Loss)) ]
+
+/// Whatever program one writes, `Laws.check` calls no law broken: of every kind, on shapes and types of one's choice.
+let private onAnything =
+    let statistical (law: Law) =
+        match law.Kind with
+        | LawKind.Statistical _ -> true
+        | _ -> false
+
+    let kept options (program: Regularizer) =
+        Laws.all
+        |> Seq.filter (statistical >> not)
+        |> Seq.map (fun law ->
+            match Law.checkOn options Subject.core program law with
+            | Some(Outcome.Failed counterexample) -> Verdict.Broken $"{law.Name}: {counterexample}"
+            | Some(Outcome.Passed _) -> Verdict.Kept
+            | None -> Verdict.NotApplicable)
+        |> Verdict.all
+
+    let little =
+        { Laws.defaults with
+            Effort = 0.01
+            Shrink = false }
+
+    let large =
+        { little with
+            Shapes = [ shapeOf 3 16 11; shapeOf 16 4 4 ]
+            Precisions = [ Precision.BFloat16 ] }
+
+    [ forAll "small shapes, all types" 60 Generators.regularizer (kept little)
+      forAll "given shapes and types" 20 Generators.regularizer (kept large) ]
 
 let private meta =
     [ testCase "laws have different names" (fun () ->
@@ -50,6 +76,7 @@ let private meta =
                 "hard mix"
                 "soft mix"
                 "labels"
+                "loss"
                 "objective"
                 "regularizer"
                 "relations"
@@ -61,19 +88,22 @@ let private meta =
           Expect.equal (Laws.all |> List.map _.About |> List.distinct) rows "the rows")
 
       testCase "the suite's chance of a false alarm is below 1e-6" (fun () ->
-          let comparisons =
-              Laws.all
-              |> List.sumBy (fun law ->
-                  match law.Kind with
-                  // At most 150 comparisons a case: the places of a map, or the outcomes of a draw.
-                  | LawKind.Statistical(_, falseAlarm) -> float law.Trials * 150.0 * falseAlarm
-                  | _ -> 0.0)
+          let chance options =
+              Laws.all |> List.sumBy (Law.falseAlarm options)
 
-          Expect.isLessThan comparisons 1e-6 "the sum of all bounds") ]
+          Expect.isLessThan (chance Law.defaults) 1e-6 "of the library's run"
+          Expect.isGreaterThan (chance Law.defaults) 1e-7 "and no fantasy"
+
+          let large =
+              { Laws.defaults with
+                  Shapes = [ shapeOf 1 32 32 ] }
+
+          Expect.isGreaterThan (chance large) (chance Laws.defaults) "more places, more comparisons") ]
 
 let tests =
     testList
         "laws"
         [ testList "on the library" onCore
           testList "on the catalogue" onCatalogue
+          testList "on anything" onAnything
           testList "of the laws" meta ]

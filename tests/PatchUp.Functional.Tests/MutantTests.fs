@@ -1650,7 +1650,7 @@ let private outcomes =
 
 let private isKilled (mutant: Mutant) (outcome: Outcome) =
     match outcome with
-    | Outcome.Failed(_, _, raised, _) -> raised = mutant.Raises
+    | Outcome.Failed counterexample -> counterexample.Raised = mutant.Raises
     | Outcome.Passed _ -> false
 
 let private title (mutant: Mutant) =
@@ -1665,14 +1665,15 @@ let private killed =
     [ for mutant, outcome in outcomes ->
           testCase (title mutant) (fun () ->
               match outcome.Value with
-              | Outcome.Failed(_, reason, _, _) when not (isKilled mutant outcome.Value) ->
-                  failtest $"the law failed for another reason: {reason}"
+              | Outcome.Failed counterexample when not (isKilled mutant outcome.Value) ->
+                  failtest $"the law failed for another reason: {counterexample.Reason}"
               | Outcome.Failed _ -> ()
               | Outcome.Passed(trials, _) -> failtest $"the mutant survived {trials} cases."
 
               match LawTests.verdicts[mutant.Law.Name].Value with
               | Outcome.Passed _ -> ()
-              | Outcome.Failed(_, reason, _, _) -> failtest $"the law does not hold for the library either: {reason}") ]
+              | Outcome.Failed counterexample ->
+                  failtest $"the law does not hold for the library either: {counterexample.Reason}") ]
 
 let tests =
     testList

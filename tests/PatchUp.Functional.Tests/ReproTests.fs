@@ -123,10 +123,9 @@ let private metrics =
 
             let targets = torch.tensor (array2D [ [ 0.9f; 0.1f ]; [ 0.7f; 0.3f ] ])
 
-            Expect.floatClose
-                Accuracy.medium
-                (Metrics.expectedCorrect logits targets)
-                0.8
+            Expect.sequenceEqual
+                (Loss.expectedAccuracy (Targets.ofSoft targets) logits |> Array.map float32)
+                [ 0.1f; 0.7f ]
                 "0.1 of class 1, 0.7 of class 0"))
 
 let private describing =

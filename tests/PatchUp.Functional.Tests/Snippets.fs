@@ -48,6 +48,7 @@ let chess (side: int) =
     custom
         { Name = "chess"
           Arguments = [ float side ]
+          IsSoft = false
           Expected = fun shape -> Array2D.create shape.Height shape.Width 0.5
           Draw =
             fun context ->
