@@ -58,6 +58,17 @@ type LawsArguments =
                   {Law.defaults.Effort} for the library)."
             | Json -> "print JSON instead of text."
 
+/// `patchup verify`
+type VerifyArguments =
+    | [<MainCommand; ExactlyOnce>] File of file: string
+    | Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | File _ -> "a JSON file of another implementation's operations with their draws pinned."
+            | Json -> "print JSON instead of text."
+
 /// `patchup draw`
 type DrawArguments =
     | [<MainCommand; ExactlyOnce>] Method of method: string

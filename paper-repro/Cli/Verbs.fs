@@ -163,23 +163,23 @@ module Verbs =
         let results = Arguments.parse<LawsArguments> "laws" argv
         let isJson = results.Contains LawsArguments.Json
 
-        let progress options law outcome =
-            if not isJson then
-                streams.Out.WriteLine(Law.show options law outcome)
+        let options standard =
+            let options = lawOptions results standard
+
+            if isJson then
+                options
+            else
+                { options with
+                    Progress = fun law outcome -> streams.Out.WriteLine(Law.show options law outcome) }
 
         let report =
             match results.TryGetResult LawsArguments.Method with
-            | None ->
-                let options = lawOptions results Law.defaults
-                Laws.checkLibrary (progress options) options
+            | None -> Laws.checkLibrary (options Law.defaults)
             | Some text ->
                 let method' = Arguments.method' text
-                let options = lawOptions results Laws.defaults
-
-                let ofRegularizer =
-                    Laws.checkOn (progress options) options Subject.core method'.Regularizer
-
-                let ofLoss = Laws.checkLossOn (progress options) options Subject.core method'.Loss
+                let options = options Laws.defaults
+                let ofRegularizer = Laws.checkWith options method'.Regularizer
+                let ofLoss = Laws.checkLossWith options method'.Loss
 
                 { ofRegularizer with
                     Outcomes = ofRegularizer.Outcomes @ ofLoss.Outcomes }
@@ -196,6 +196,24 @@ module Verbs =
                 report.Broken |> List.map (fun law -> $"\"{law.Name}\"") |> String.concat ", "
 
             raise (RunFailed $"laws: {report.Of} breaks {report.Broken.Length} of them: {names}.")
+
+    let private verify (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<VerifyArguments> "verify" argv
+        let path = results.GetResult VerifyArguments.File
+        let verification = Verify.file path
+
+        streams.Out.WriteLine(
+            if results.Contains VerifyArguments.Json then
+                Json.show verification
+            else
+                Verify.show verification
+        )
+
+        if verification.Agreeing < verification.Cases then
+            raise (
+                RunFailed
+                    $"verify: {verification.Cases - verification.Agreeing} of {verification.Cases} cases of {path} do not agree."
+            )
 
     let private draw (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<DrawArguments> "draw" argv
@@ -447,6 +465,7 @@ module Verbs =
         [ "methods", "list the methods with their notation", methods
           "describe", "a method in words and numbers", describe
           "laws", "checks the laws of mixing on a method", laws
+          "verify", "compares another implementation's numbers with this one's", verify
           "draw", "a picture of what a method makes of images", draw
           "train", "train a network with a method", train
           "predict", "the classes that a trained network finds likeliest for images", predict

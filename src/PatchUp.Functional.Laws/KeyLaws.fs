@@ -24,7 +24,7 @@ module Chance =
     /// Kept if a mean of `n` numbers of [0, 1] is near its expectation.
     let mean (what: string) (n: int) (expected: float) (found: float) : Verdict =
         Verdict.require (abs (found - expected) <= tolerance n) (fun () ->
-            $"{what}: {found} where {expected} was expected, within {tolerance n}.")
+            $"{what}: {found:G6} where {expected:G6} was expected, within {tolerance n:G3}.")
 
     /// Kept if the samples' distribution function is near `cdf` (Dvoretzky, Kiefer, Wolfowitz 1956; Massart 1990),
     /// looked at in 200 of them. Left and right limits are looked at, so that rounding to a few values near 0 or 1 is
@@ -52,7 +52,7 @@ module Chance =
         let worst = [ 0 .. max 1 (n / 200) .. n - 1 ] |> List.map gap |> List.max
 
         Verdict.require (worst <= tolerance n) (fun () ->
-            $"{what}: the distribution is {worst} away from the stated one; {tolerance n} is allowed.")
+            $"{what}: the distribution is {worst:G6} away from the stated one; {tolerance n:G3} is allowed.")
 
     /// Kept if `counts` of `n` draws are near their shares.
     let shares (what: string) (expected: float[]) (counts: int[]) : Verdict =
@@ -305,7 +305,9 @@ module KeyLaws =
 
     let samplesInRange =
         let parameter =
-            Gen.choose (-3000, 3000) |> Gen.map (fun n -> Math.Pow(10.0, float n / 1000.0))
+            Gen.frequency
+                [ 1, Gen.elements [ 0.001; 1000.0 ]
+                  2, Gen.choose (-3000, 3000) |> Gen.map (fun n -> Math.Pow(10.0, float n / 1000.0)) ]
 
         { About = "Key"
           Name = "samples lie in [0, 1]"

@@ -164,7 +164,7 @@ module Verdict =
             Verdict.Broken $"{what}: {found.Length} numbers where {expected.Length} were expected."
         else
             match Array.zip expected found |> Array.tryFindIndex (fun (a, b) -> not (isNear a b)) with
-            | Some i -> Verdict.Broken $"{what}: {found[i]} at index {i} where {expected[i]} was expected."
+            | Some i -> Verdict.Broken $"{what}: {found[i]:G9} at index {i} where {expected[i]:G9} was expected."
             | None -> Verdict.Kept
 
     /// The first broken one, else kept if any is.
@@ -255,6 +255,7 @@ type Outcome =
     | Failed of Counterexample
 
 /// What the checker may be told.
+[<NoEquality; NoComparison>]
 type CheckOptions =
     {
         /// The generator's seeds; every law is checked with each of them.
@@ -267,6 +268,8 @@ type CheckOptions =
         Shapes: Shape list
         /// The features' types; all where there are none.
         Precisions: Precision list
+        /// Told of each law's verdict as soon as there is one.
+        Progress: Law -> Outcome -> unit
     }
 
 [<RequireQualifiedAccess>]
@@ -278,7 +281,8 @@ module Law =
           Shrink = true
           Effort = 1.0
           Shapes = []
-          Precisions = [] }
+          Precisions = []
+          Progress = fun _ _ -> () }
 
     /// How many cases are generated for each seed.
     let trials (options: CheckOptions) (law: Law) : int =

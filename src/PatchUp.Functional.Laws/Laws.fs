@@ -36,8 +36,14 @@ type Report =
                 | _ -> true)
 
         let broken = this.Broken.Length
-        let chance = $"the chance of a false alarm is below {Law.small this.FalseAlarm}"
-        $"{speaking.Length - broken} laws kept, {broken} broken, {this.Outcomes.Length - speaking.Length} silent; {chance}"
+
+        let chance =
+            if this.FalseAlarm > 0.0 then
+                $"; the chance of a false alarm is below {Law.small this.FalseAlarm}"
+            else
+                ""
+
+        $"{speaking.Length - broken} laws kept, {broken} broken, {this.Outcomes.Length - speaking.Length} silent{chance}"
 
     /// What it is of, every law with its verdict, the counterexamples, and the summary.
     override this.ToString() =
@@ -72,13 +78,12 @@ module Laws =
     /// regularizer, where the library is checked on generated ones.
     let defaults: CheckOptions = { Law.defaults with Effort = 0.2 }
 
-    /// What came of one law after the other, each checked when it is asked for; `progress` is told of each.
-    let private report options of' (progress: Law -> Outcome -> unit) (check: Law -> Outcome option) : Report =
+    let private report (options: CheckOptions) of' (check: Law -> Outcome option) : Report =
         let outcomes =
             [ for law in all do
                   match check law with
                   | Some outcome ->
-                      progress law outcome
+                      options.Progress law outcome
                       law, outcome
                   | None -> () ]
 
@@ -86,37 +91,25 @@ module Laws =
           Outcomes = outcomes
           Options = options }
 
-    /// Checks every law on operations that may be one's own, such as `Subject.mixing apply`; `progress` is told of each
-    /// verdict when it is known.
-    let checkOn
-        (progress: Law -> Outcome -> unit)
-        (options: CheckOptions)
-        (subject: Subject)
-        (regularizer: Regularizer)
-        : Report =
-        report options (Notation.show regularizer) progress (Law.checkOn options subject regularizer)
+    /// Checks every law that speaks of regularizers, of regions or of distributions on this one, with operations that may be
+    /// one's own: `Subject.mixing apply`.
+    let checkOn (options: CheckOptions) (subject: Subject) (regularizer: Regularizer) : Report =
+        report options (Notation.show regularizer) (Law.checkOn options subject regularizer)
 
     /// Checks every law that speaks of regularizers, of regions or of distributions on this one, as told.
     let checkWith (options: CheckOptions) (regularizer: Regularizer) : Report =
-        checkOn (fun _ _ -> ()) options Subject.core regularizer
+        checkOn options Subject.core regularizer
 
     /// Checks every law that speaks of regularizers, of regions or of distributions on this one.
     let check (regularizer: Regularizer) : Report = checkWith defaults regularizer
 
-    /// Checks every law of losses on this one, as told, on operations that may be one's own.
-    let checkLossOn
-        (progress: Law -> Outcome -> unit)
-        (options: CheckOptions)
-        (subject: Subject)
-        (loss: Loss)
-        : Report =
-        report options (Law.showLoss loss) progress (Law.checkLoss options subject loss)
+    /// Checks every law of losses on this one, as told.
+    let checkLossWith (options: CheckOptions) (loss: Loss) : Report =
+        report options (Law.showLoss loss) (Law.checkLoss options Subject.core loss)
 
     /// Checks every law of losses on this one.
-    let checkLoss (loss: Loss) : Report =
-        checkLossOn (fun _ _ -> ()) Law.defaults Subject.core loss
+    let checkLoss (loss: Loss) : Report = checkLossWith Law.defaults loss
 
-    /// Checks every law on the library itself, over generated programs; `progress` is told of each verdict.
-    let checkLibrary (progress: Law -> Outcome -> unit) (options: CheckOptions) : Report =
-        report options "the library, over generated programs" progress (fun law ->
-            Some(Law.check options Subject.core law))
+    /// Checks every law on the library itself, over generated programs.
+    let checkLibrary (options: CheckOptions) : Report =
+        report options "the library, over generated programs" (Law.check options Subject.core >> Some)

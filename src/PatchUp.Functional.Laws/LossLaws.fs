@@ -86,7 +86,7 @@ module LossLaws =
 
                     let between = at (rows * t.ToScalar() + other * (1.0 - t).ToScalar())
                     let mixed = Array.map2 (fun a b -> t * a + (1.0 - t) * b) (at rows) (at other)
-                    Verdict.near $"the loss at {t} y + {1.0 - t} y'" 1e-9 1e-9 mixed between)
+                    Verdict.near $"the loss at {t:G3} y + {1.0 - t:G3} y'" 1e-9 1e-9 mixed between)
 
     let repeatable =
         law

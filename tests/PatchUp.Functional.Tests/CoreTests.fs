@@ -3,8 +3,8 @@
 module PatchUp.Tests.CoreTests
 
 open System
-open System.Text.Json
 open Expecto
+open FsCheck.FSharp
 open TorchSharp
 open PatchUp.Functional
 open PatchUp.Functional.Words
@@ -198,216 +198,59 @@ let private simulations =
                 ~~~(blocksBy Valid 4 0.6) ] do
               expectSimulated 160000 (shapeOf 1 8 6) region) ]
 
-// ---- the authors' numbers ----
+// ---- masks whose draws are given ----
 
-/// A tensor of the file.
-type private Table = { Shape: int list; Data: float[] }
+let private kept (mask: Mask) =
+    match mask.Values with
+    | Hard bits -> bits
+    | Soft _ -> failtest "the mask holds numbers."
 
-let private cases =
-    lazy
-        ((JsonDocument.Parse(embedded "operations.json").RootElement.GetProperty "cases").EnumerateArray()
-         |> Array.ofSeq)
+let private givenDraws =
+    let seeds =
+        gen {
+            let! shape = Generators.shape.Generator
+            let! samples = Gen.choose (1, 3)
+            let! size = Gen.choose (1, 12)
 
-let private number (name: string) (case: JsonElement) = (case.GetProperty name).GetDouble()
-let private integer (name: string) (case: JsonElement) = (case.GetProperty name).GetInt32()
-let private text (name: string) (case: JsonElement) = (case.GetProperty name).GetString()
+            let! bits =
+                Gen.listOfLength (samples * shape.Channels * shape.Height * shape.Width) (Gen.choose (0, 5))
 
-let private integers (name: string) (case: JsonElement) =
-    [| for value in (case.GetProperty name).EnumerateArray() -> value.GetInt32() |]
+            return shape, samples, size, bits |> List.map ((=) 0) |> Array.ofList
+        }
 
-let private table (name: string) (case: JsonElement) =
-    let element = case.GetProperty name
+    let boxes =
+        gen {
+            let! shape = Generators.shape.Generator
+            let! top, left = Gen.zip (Gen.choose (-6, 12)) (Gen.choose (-6, 12))
+            let! height, width = Gen.zip (Gen.choose (0, 12)) (Gen.choose (0, 12))
+            return shape, top, left, height, width
+        }
 
-    { Shape = [ for side in (element.GetProperty "shape").EnumerateArray() -> side.GetInt32() ]
-      Data = [| for value in (element.GetProperty "data").EnumerateArray() -> value.GetDouble() |] }
+    [ forAll "blocks around seeds are the reference's" 500 (Arb.fromGen seeds) (fun (shape, samples, size, seeds) ->
+          let expected =
+              seeds
+              |> Array.chunkBySize (shape.Height * shape.Width)
+              |> Array.collect (fun plane ->
+                  Array2D.init shape.Height shape.Width (fun y x -> plane[y * shape.Width + x])
+                  |> Reference.paint shape Paper size
+                  |> Seq.cast<bool>
+                  |> Seq.map not
+                  |> Array.ofSeq)
 
-let private tensor (table: Table) : torch.Tensor =
-    torch.tensor (Array.map float32 table.Data, ReadOnlySpan [| for side in table.Shape -> int64 side |])
+          Verdict.equal "the kept features" expected (kept (Mask.blocks samples shape size seeds)))
 
-let private mapShape (table: Table) =
-    match table.Shape with
-    | [ _; channels; height; width ] -> shapeOf channels height width
-    | other -> failtest $"features of shape {other}"
+      forAll "a box is where it is said to be" 500 (Arb.fromGen boxes) (fun (shape, top, left, height, width) ->
+          let expected =
+              [| for y in 0 .. shape.Height - 1 do
+                     for x in 0 .. shape.Width - 1 ->
+                         not (y >= top && y < top + height && x >= left && x < left + width) |]
 
-/// A draw made by hand, at the input.
-let private byHand mask partner lambda : Drawn =
-    { Place = Number 0
-      Mask = mask
-      Partner = partner
-      Lambda = [| lambda |]
-      View = AsIs
-      Scale = [||]
-      Objective = Objective.reweighted }
+          Verdict.equal "the kept features" expected (kept (Mask.box shape top left height width)))
 
-/// The features of a case mixed by one draw, with its labels where it has them.
-let private mixedBy (drawn: Drawn) (case: JsonElement) : Batch =
-    let features = tensor (table "x" case)
-    let count = int features.shape[0]
-
-    let targets =
-        match case.TryGetProperty "classes" with
-        | true, classes -> Targets.ofIndices torch.CPU (classes.GetInt32()) (integers "labels" case)
-        | _ -> Targets.ofIndices torch.CPU 1 (Array.zeroCreate count)
-
-    Plan.apply { Count = count; Draws = [ drawn ] } (Batch.create features targets)
-
-let private expectTable (case: JsonElement) name (found: torch.Tensor) =
-    let expected = table name case
-    Expect.equal (Read.size found) expected.Shape $"the size of {name}"
-
-    match Verdict.near name 1e-6 1e-6 expected.Data (Read.values found) with
-    | Verdict.Broken reason -> failtest reason
-    | _ -> ()
-
-/// One plane a channel, painted by the reference from centres of odd blocks.
-let private blocksAt (shape: Shape) size (seeds: float[]) : bool[] =
-    let plane = shape.Height * shape.Width
-
-    seeds
-    |> Array.chunkBySize plane
-    |> Array.collect (fun centres ->
-        Array2D.init shape.Height shape.Width (fun y x -> centres[y * shape.Width + x] = 1.0)
-        |> Reference.paint shape Paper size
-        |> Seq.cast<bool>
-        |> Seq.map not
-        |> Array.ofSeq)
-
-/// One plane, unchanged but for a box from (top, left) to before (bottom, right), clipped.
-let private boxFrom (shape: Shape) (top, left) (bottom, right) : Mask =
-    Mask.hard
-        1
-        { shape with Channels = 1 }
-        [| for y in 0 .. shape.Height - 1 do
-               for x in 0 .. shape.Width - 1 -> not (y >= top && y < bottom && x >= left && x < right) |]
-
-let private permutation case = Some(integers "permutation" case)
-
-let private patchUp (case: JsonElement) =
-    let shape = mapShape (table "x" case)
-    let block = integer "block_size" case
-
-    expectNear
-        1e-9
-        (Region.gammaAdjusted shape block (number "gamma" case))
-        (number "gamma_adjusted" case)
-        "gamma_adjusted"
-
-    let seeds = (table "seeds" case).Data
-    let mask = Mask.hard 1 shape (blocksAt shape block seeds)
-    let lambda = if text "mode" case = "hard" then 0.0 else number "lam" case
-    let mixed = mixedBy (byHand mask (permutation case) lambda) case
-
-    match mixed.Targets.Mixed with
-    | None -> failtest "the targets do not count as mixed."
-    | Some parts ->
-        expectTable case "hidden" mixed.Features
-        expectTable case "target_a" parts.Own
-        expectTable case "target_b" parts.Altered
-        expectTable case "target_reweighted" mixed.Targets.Soft
-
-        for unchanged in parts.Unchanged do
-            expectNear 1e-6 unchanged (number "unchanged" case) "unchanged"
-
-        Expect.equal (text "loss" case) "bce_on_softmax" "the loss"
-
-        for name, objective in [ "loss_first", Objective.first; "loss_second", Objective.second ] do
-            let targets =
-                { mixed.Targets with
-                    Mixed = Some { parts with Objective = objective } }
-
-            let loss = Loss.ofBatch BceOnSoftmax targets (tensor (table "logits" case))
-            expectNear 1e-6 (Array.head (Read.values loss)) (number name case) name
-
-let private cutMixed (case: JsonElement) =
-    let shape = mapShape (table "x" case)
-    let share = sqrt (1.0 - number "lam" case)
-
-    let height, width =
-        int (float shape.Height * share), int (float shape.Width * share)
-
-    let y, x = integer "centre_axis2" case, integer "centre_axis3" case
-
-    let box =
-        boxFrom shape (y - height / 2, x - width / 2) (y + height / 2, x + width / 2)
-
-    let mixed = mixedBy (byHand box (permutation case) 0.0) case
-    expectTable case "hidden" mixed.Features
-    expectNear 1e-6 (Array.head (Mask.unchanged box)) (number "unchanged" case) "unchanged"
-    let labels = integers "labels" case
-    Expect.equal (integers "permutation" case |> Array.map (fun j -> labels[j])) (integers "labels_b" case) "labels_b"
-
-    // The labels' weights follow: unchanged y_i + (1 - unchanged) y_j.
-    let y, other =
-        Targets.ofIndices torch.CPU (integer "classes" case) labels, integers "labels_b" case
-
-    let partner = Targets.ofIndices torch.CPU (integer "classes" case) other
-    let p = number "unchanged" case
-
-    let weighted =
-        Array.map2 (fun a b -> p * a + (1.0 - p) * b) (Read.values y.Soft) (Read.values partner.Soft)
-
-    match Verdict.near "the targets" 1e-6 1e-6 weighted (Read.values mixed.Targets.Soft) with
-    | Verdict.Broken reason -> failtest reason
-    | _ -> ()
-
-let private cutOut (case: JsonElement) =
-    let shape = mapShape (table "x" case)
-    let half = float (integer "length" case) / 2.0
-
-    let ends centre =
-        int (float centre - half), int (float centre + half)
-
-    let top, bottom = ends (integer "centre_axis2" case)
-    let left, right = ends (integer "centre_axis3" case)
-
-    let mixed =
-        mixedBy (byHand (boxFrom shape (top, left) (bottom, right)) None 0.0) case
-
-    expectTable case "hidden" mixed.Features
-    Expect.isNone mixed.Targets.Mixed "the labels stay"
-
-let private dropBlock (case: JsonElement) =
-    let features = table "x" case
-    let shape = mapShape features
-    let block = integer "block_size" case
-    let gamma = 1.0 - number "keep_prob" case
-    expectNear 1e-9 (Region.gammaAdjusted shape block gamma) (number "gamma_adjusted" case) "gamma_adjusted"
-
-    let mask =
-        Mask.hard features.Shape.Head shape (blocksAt shape block (table "seeds" case).Data)
-
-    let kept = Array.average (Mask.unchanged mask)
-
-    let mixed =
-        mixedBy
-            { byHand mask None 0.0 with
-                Scale = [| (if kept > 0.0 then 1.0 / kept else 0.0) |] }
-            case
-
-    expectTable case "hidden" mixed.Features
-
-let private mixedUp (case: JsonElement) =
-    let mixed =
-        mixedBy (byHand (Mask.constant (mapShape (table "x" case)) false) (permutation case) (number "lam" case)) case
-
-    expectTable case "hidden" mixed.Features
-    expectTable case "target_reweighted" mixed.Targets.Soft
-
-let private golden =
-    [ testCase "the file holds its 24 cases" (fun () -> Expect.equal cases.Value.Length 24 "cases")
-
-      for kind, check in
-          [ "patchup", patchUp
-            "cutmix", cutMixed
-            "cutout", cutOut
-            "dropblock", dropBlock
-            "mixup", mixedUp ] do
-          testCase $"{kind} as the authors' code" (fun () ->
-              let chosen = cases.Value |> Array.filter (fun case -> text "kind" case = kind)
-              Expect.isGreaterThan chosen.Length 3 "cases"
-
-              for case in chosen do
-                  Scope.value (fun () -> check case)) ]
+      testCase "a block of even side begins half its side before its seed" (fun () ->
+          // Seed at 2 of 5, side 4: 0 .. 3.
+          let mask = Mask.blocks 1 (shapeOf 1 1 5) 4 [| false; false; true; false; false |]
+          Expect.equal (kept mask) [| false; false; false; false; true |] "the kept features") ]
 
 // ---- refusals ----
 
@@ -419,6 +262,13 @@ let private unknownCustom name arguments : Custom =
       IsSoft = false
       Expected = fun shape -> Array2D.zeroCreate shape.Height shape.Width
       Draw = fun context -> Mask.constant context.Shape true }
+
+let private unknownDist name mean : CustomDist =
+    { Name = name
+      Arguments = []
+      Mean = mean
+      Cdf = id
+      Sample = _.Float() }
 
 let private refused name texts (call: unit -> 'v) =
     testCase name (fun () -> Scope.value (fun () -> expectRefused texts call))
@@ -457,6 +307,13 @@ let private refusals =
       refused "an objective on an earlier step" [ "objective"; "last" ] (fun () ->
           sequence [ everywhere |> blend uniform |> twoTerm; rect uniform |> swap ])
       refused "a mask of another size" [ "3"; "16" ] (fun () -> Mask.hard 1 plane [| true; true; false |])
+      refused "blocks of side 0 around seeds" [ "0"; "at least 1" ] (fun () ->
+          Mask.blocks 1 plane 0 (Array.create 16 false))
+      refused "seeds of another size" [ "15"; "16" ] (fun () -> Mask.blocks 1 plane 3 (Array.create 15 false))
+      refused "a distribution's mean above 1" [ "mine"; "1.5"; "[0, 1]" ] (fun () ->
+          Dist.custom (unknownDist "mine" 1.5))
+      refused "a distribution with a space in its name" [ "my own"; "letters, digits" ] (fun () ->
+          Dist.custom (unknownDist "my own" 0.5))
       refused "a soft mask above 1" [ "1.5"; "[0, 1]" ] (fun () -> Mask.soft 1 (shapeOf 1 1 2) [| 1.5f; 0.0f |])
       refused "a soft mask of NaN" [ "NaN"; "[0, 1]" ] (fun () -> Mask.soft 1 (shapeOf 1 1 1) [| nanf |])
       refused "an empty batch" [ "0"; "at least one" ] (fun () -> BatchInfo.ofShape 0 plane)
@@ -515,7 +372,22 @@ let private drawErrors =
 
           Expect.throwsT<InvalidOperationException>
               (fun () -> draw known (wrong |> swap) () |> ignore)
-              "the custom is refused") ]
+              "the custom is refused"
+
+          let numbers =
+              Region.custom
+                  { unknownCustom "numbers" [] with
+                      Draw = fun context -> Mask.soft 1 context.Shape (Array.create 16 0.5f) }
+
+          let outside =
+              Dist.custom
+                  { unknownDist "outside" 0.5 with
+                      Sample = fun _ -> 1.5 }
+
+          for what, program in
+              [ "numbers where bits were declared", numbers |> swap
+                "a lambda outside [0, 1]", everywhere |> blend outside ] do
+              Expect.throwsT<InvalidOperationException> (fun () -> draw known program () |> ignore) what) ]
 
 let tests =
     testList
@@ -523,6 +395,6 @@ let tests =
         [ testList "distributions" distributions
           testList "closed forms" closedForms
           testList "simulation" simulations
-          testList "the authors' numbers" golden
+          testList "masks whose draws are given" givenDraws
           testList "refusals" refusals
           testList "errors of a draw" drawErrors ]

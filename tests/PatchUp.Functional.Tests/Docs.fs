@@ -80,8 +80,16 @@ let render (text: string) =
             RegexOptions.Singleline
         )
 
+    let withOutputs =
+        Regex.Replace(
+            withSnippets,
+            @"(<!-- output: (\w+) -->)\n```text\n(.*?)```",
+            (fun found -> block found.Groups[1].Value "text" (Snippets.outputs[found.Groups[2].Value].Value)),
+            RegexOptions.Singleline
+        )
+
     Regex.Replace(
-        withSnippets,
+        withOutputs,
         @"(<!-- run -->)\n```console\n\$ ([^\n]*)\n(.*?)```",
         (fun found ->
             let line = found.Groups[2].Value

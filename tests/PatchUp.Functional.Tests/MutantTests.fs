@@ -467,13 +467,69 @@ let private ofKey =
                             |> bits (fun s ->
                                 let x, y = s.Open() ** (1.0 / a), s.Open() ** (1.0 / b)
                                 x / (x + y))
-                        | other -> core.Sample n other } ] ]
+                        | other -> core.Sample n other } ]
+      kills
+          KeyLaws.sameKeySameSample
+          [ "a hidden counter in the samples",
+            { core with
+                Sample = fun n dist key -> core.Sample n dist (nextKey key) } ]
+      kills
+          KeyLaws.meanIsMean
+          [ "the mean of the other parameter",
+            { core with
+                Mean =
+                    fun dist ->
+                        match dist with
+                        | Beta(a, b) -> b / (a + b)
+                        | other -> Dist.mean other }
+            "the mode for the mean",
+            { core with
+                Mean =
+                    fun dist ->
+                        match dist with
+                        | Beta(a, b) when a > 1.0 && b > 1.0 -> (a - 1.0) / (a + b - 2.0)
+                        | other -> Dist.mean other } ] ]
     |> List.concat
 
 let private ofMasks =
     let first = ref None
 
-    [ [ peer
+    [ kills
+          MaskLaws.fromKey
+          [ "a hidden counter in the region's draw",
+            { core with
+                DrawRegion = fun key -> Region.draw (nextKey key) } ]
+      [ peer
+            17
+            MaskLaws.samplesApart
+            "a sample's mask keyed by its place in the batch"
+            { core with
+                DrawRegion = fun key info -> Region.draw key { info with First = 0 } }
+        peer 3 MaskLaws.samplesApart "the first sample's mask for every sample" (masked firstForAll) ]
+      kills
+          MaskLaws.samplesApart
+          [ "every sample's mask from all samples' number",
+            { core with
+                DrawRegion = fun key info -> Region.draw (Key.child info.Count key) info } ]
+      kills
+          MaskLaws.expectedIsProbability
+          [ "rows and columns of the expectation exchanged",
+            { core with
+                Expected =
+                    fun shape region ->
+                        let map = Region.expected shape region
+                        Array2D.init shape.Width shape.Height (fun x y -> map[y, x]) }
+            "the expected number of blocks for the probability",
+            { core with
+                Expected =
+                    fun shape region ->
+                        match region with
+                        | Blocks(_, fraction, _) ->
+                            // The mean of a Poisson number of blocks, whose probability of 0 is 1 - p.
+                            Region.expected shape region
+                            |> Array2D.map (fun p -> if fraction < 1.0 then -log(1.0 - p) else p)
+                        | other -> Region.expected shape other |> Array2D.map ((*) 1.5) } ]
+      [ peer
             3
             MaskLaws.size
             "one draw for all samples instead of one each"
@@ -1003,6 +1059,80 @@ let private ofLabels =
                                   Altered = targets.Soft.alias ()
                                   Unchanged = Array.create plan.Count 1.0
                                   Objective = Objective.reweighted } }) ] ]
+    |> List.concat
+
+let private ofAccuracy =
+    let judged (rate: Targets -> torch.Tensor -> torch.Tensor) =
+        { core with
+            ExpectedAccuracy = fun targets logits -> Scope.value (fun () -> Read.values (rate targets logits)) }
+
+    let at (rows: torch.Tensor) (logits: torch.Tensor) =
+        rows.gather(1L, logits.argmax(1L).unsqueeze 1L).squeeze 1L
+
+    [ [ peer
+            24
+            LabelLaws.accuracy
+            "training accuracy against the first label"
+            (judged (fun targets logits ->
+                let own = targets.Mixed |> Option.map _.Own |> Option.defaultValue targets.Soft
+
+                at own logits))
+        peer
+            24
+            LabelLaws.accuracy
+            "training accuracy against the heaviest label"
+            (judged (fun targets logits -> targets.Soft.argmax(1L).eq(logits.argmax (1L)).``to``(torch.float64))) ]
+      kills
+          LabelLaws.accuracy
+          [ "the weight of the least likely class", judged (fun targets logits -> at targets.Soft (logits.neg ()))
+            "the batch's mean for every sample",
+            judged (fun targets logits -> (at targets.Soft logits).mean().expand(targets.Soft.shape[0])) ] ]
+    |> List.concat
+
+let private ofLosses =
+    let taking (change: torch.Tensor -> torch.Tensor) =
+        { core with
+            PerSample = fun loss logits targets -> change (Loss.perSample loss logits targets) }
+
+    let asking (change: torch.Tensor -> torch.Tensor -> torch.Tensor * torch.Tensor) =
+        { core with
+            PerSample =
+                fun loss logits targets ->
+                    let logits, targets = change logits targets
+                    Loss.perSample loss logits targets }
+
+    [ kills
+          LossLaws.oneNumber
+          [ "the batch's mean, as a scalar", taking _.mean()
+            "one number a class", taking (fun l -> l.unsqueeze(1L).expand(-1L, 2L))
+            "a loss in half precision", taking _.``to``(torch.float16)
+            "the loss's logarithm", taking (fun l -> (l - l).log()) ]
+      kills
+          LossLaws.samplesApart
+          [ "the batch's mean for every sample", taking (fun l -> l.mean().expand(l.shape))
+            "a softmax over the batch", asking (fun f y -> f - f.logsumexp (0L, true), y)
+            "each sample with its neighbour's target", asking (fun f y -> f, y.roll (1L, 0L)) ]
+      kills
+          LossLaws.affine
+          [ "the heaviest class of a soft target",
+            asking (fun f y -> f, torch.zeros_like(y).scatter(1L, y.argmax(1L).unsqueeze 1L, torch.ones_like y))
+            "the target's square", asking (fun f y -> f, y.square ()) ]
+      kills
+          LossLaws.repeatable
+          [ "noise on the logits",
+            asking (fun f y ->
+                counter.Value <- counter.Value + 1
+                f * (1.0 + 0.001 * float (counter.Value % 7)).ToScalar(), y)
+            "the logits overwritten by their softmax",
+            asking (fun f y ->
+                use _ = torch.no_grad ()
+                f.copy_ (torch.nn.functional.softmax (f, 1L)) |> ignore
+                f, y) ]
+      kills
+          LossLaws.gradient
+          [ "no gradient", taking _.detach()
+            "half of the gradient", taking (fun l -> (l + l.detach ()) / (2.0).ToScalar())
+            "the target's share without gradient", asking (fun f y -> f * (one - y) + f.detach () * y, y) ] ]
     |> List.concat
 
 let private ofObjectives =
@@ -1634,6 +1764,8 @@ let mutants: Mutant list =
       ofHardMixes
       ofSoftMixes
       ofLabels
+      ofAccuracy
+      ofLosses
       ofObjectives
       ofRegularizers
       ofRelations
@@ -1686,8 +1818,8 @@ let tests =
               Expect.isEmpty idle "laws without a mutant")
 
           testCase "every bug of the list that concerns mixing is a mutant" (fun () ->
-              // The later rows are about training accuracy, calibration error, attacks and corruptions.
-              Expect.equal (mutants |> List.choose _.Row |> Set) (set [ 1..23 ]) "the rows")
+              // The later rows are about calibration error, attacks and corruptions.
+              Expect.equal (mutants |> List.choose _.Row |> Set) (set [ 1..24 ]) "the rows")
 
           testCase "mutants have different names" (fun () ->
               let names = mutants |> List.map title

@@ -13,6 +13,7 @@ let private suite =
           NotationTests.tests
           DataModelTests.tests
           ReproTests.tests
+          VerdictTests.tests
           DocsTests.tests ]
 
 [<EntryPoint>]

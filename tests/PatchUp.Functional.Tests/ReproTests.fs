@@ -9,7 +9,7 @@ open PatchUp.Repro
 open TorchSharp
 
 // A folder of its own for a test, gone afterwards.
-let private inFolder (test: string -> unit) =
+let inFolder (test: string -> 'a) : 'a =
     let folder = Directory.CreateTempSubdirectory "patchup-test-"
 
     try
@@ -18,7 +18,7 @@ let private inFolder (test: string -> unit) =
         folder.Delete true
 
 // The program in this process: exit code, standard output and standard error.
-let private patchup (arguments: string list) : int * string * string =
+let patchup (arguments: string list) : int * string * string =
     use out = new StringWriter()
     use err = new StringWriter()
 
@@ -31,7 +31,7 @@ let private patchup (arguments: string list) : int * string * string =
 
     code, out.ToString(), err.ToString()
 
-let private succeed (arguments: string list) : string * string =
+let succeed (arguments: string list) : string * string =
     let code, out, err = patchup arguments
     Expect.equal code 0 $"{arguments} succeeds: {err}"
     out, err

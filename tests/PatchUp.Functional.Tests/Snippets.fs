@@ -3,6 +3,7 @@ module PatchUp.Tests.Snippets
 
 open PatchUp.Functional
 open PatchUp.Functional.Words
+open PatchUp.Functional.Laws
 open TorchSharp
 
 // snippet: variant
@@ -64,3 +65,102 @@ let parse =
         { Catalogue.vocabulary with
             Customs = Map [ "chess", (fun arguments -> chess (int (List.exactlyOne arguments))) ] }
 // end snippet
+
+// snippet: check
+/// Every law with its verdict, and a small counterexample where one is broken.
+let report = Laws.check polka
+
+/// The same at the size of one's own features, in one type, with more cases.
+let thorough () =
+    Laws.checkWith
+        { Laws.defaults with
+            Shapes =
+                [ { Channels = 64
+                    Height = 16
+                    Width = 16 } ]
+            Precisions = [ Precision.BFloat16 ]
+            Effort = 1.0 }
+        polka
+// end snippet
+
+// snippet: wrongRegion
+/// Wrong: a square of half the map's area around any place. At the border it is cut off, so that less than half of the
+/// map is altered, and the corners least of all.
+let hole =
+    custom
+        { Name = "hole"
+          Arguments = []
+          IsSoft = false
+          Expected = fun shape -> Array2D.create shape.Height shape.Width 0.5
+          Draw =
+            fun context ->
+                let bits = Key.stream context.Key
+                let shape = context.Shape
+                let y, x = bits.Below shape.Height, bits.Below shape.Width
+
+                let isNear axis centre i =
+                    float (abs (i - centre)) <= float axis * sqrt 0.5 / 2.0
+
+                Mask.hard
+                    1
+                    shape
+                    [| for _ in 1 .. shape.Channels do
+                           for row in 0 .. shape.Height - 1 do
+                               for column in 0 .. shape.Width - 1 ->
+                                   not (isNear shape.Height y row && isNear shape.Width x column) |] }
+// end snippet
+
+// snippet: wrongLoss
+/// Wrong: takes the heaviest class of a soft target for its only one, and says that it is affine in the target.
+let heaviest =
+    CustomLoss
+        { Name = "heaviest"
+          IsAffine = true
+          PerSample =
+            fun logits targets ->
+                let logs = torch.nn.functional.log_softmax (logits, 1L)
+                logs.gather(1L, targets.argmax (1L, keepdim = true)).squeeze(1L).neg() }
+// end snippet
+
+// snippet: wrongMix
+/// Wrong: mixes labels by the share that was asked for, half, and not by the share that was drawn.
+let halfAndHalf (plan: Plan) (batch: Batch) =
+    Batch.scope (fun () ->
+        let mixed = Plan.apply plan batch
+
+        match plan.Draws, mixed.Targets.Mixed with
+        | [ _ ], Some parts ->
+            { mixed with
+                Targets =
+                    { Soft = (parts.Own + parts.Altered) / (2.0).ToScalar()
+                      Mixed =
+                        Some
+                            { parts with
+                                Unchanged = Array.create plan.Count 0.5 } } }
+        | _ -> mixed)
+// end snippet
+
+/// What the checker says of the wrong ones, for the docs: broken laws only.
+let private complaints (report: Report) =
+    [ for law, outcome in report.Outcomes do
+          match outcome with
+          | Outcome.Failed _ -> Law.show report.Options law outcome
+          | Outcome.Passed _ -> ()
+      report.Summary ]
+    |> String.concat "\n"
+
+/// The reports on the wrong region, the wrong loss and the wrong mix.
+let wrong =
+    Map
+        [ "wrongRegion",
+          lazy
+              (Laws.checkWith
+                  { Laws.defaults with
+                      Shapes = [ { Channels = 4; Height = 8; Width = 8 } ] }
+                  (hole |> swap |> at input))
+          "wrongLoss", lazy (Laws.checkLoss heaviest)
+          "wrongMix",
+          lazy (Laws.checkOn Laws.defaults (Subject.mixing halfAndHalf) (rect (always 0.5) |> swap |> at input)) ]
+
+/// What the docs show as output.
+let outputs = wrong |> Map.map (fun _ report -> lazy (complaints report.Value))
