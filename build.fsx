@@ -208,6 +208,9 @@ let summarise tally =
 let demo built =
     dotnet [ built.Program; "compare"; "--out"; "results/demo" ]
 
+/// Rewrites what is generated in the README and in docs.
+let docs built = dotnet [ built.Tests; "--update-docs" ]
+
 let bench options built = dotnet (built.Benchmarks :: options)
 
 /// Packs the libraries as they were built; their version is the newest one in CHANGELOG.md (see Directory.Build.props).
@@ -225,6 +228,7 @@ let usage =
   demo             builds, then compares the methods on the embedded images; it writes to results/demo
   test             builds, then runs every test
   check            checks the formatting, and that everything builds without a warning
+  docs             builds, then rewrites the code blocks, outputs and tables of the README and docs
   format           formats the F# sources
   bench [options]  builds, then runs the benchmarks with these options
   pack             builds, then packs the libraries into artifacts"""
@@ -235,6 +239,7 @@ let execute arguments =
     match arguments with
     | [ "demo" ] -> restoreTools () |> restore |> build |> demo |> completed
     | [ "test" ] -> restoreTools () |> restore |> build |> runSuites |> summarise
+    | [ "docs" ] -> restoreTools () |> restore |> build |> docs |> completed
     | [ "format" ] -> restoreTools () |> format |> completed
     | [ "check" ] ->
         let tools = restoreTools ()

@@ -1,10 +1,13 @@
-/// The code blocks of the README and the docs: cut from compiled files, or the output of commands run here.
-/// A comment before a block says what it is: `<!-- snippet: name -->` or `<!-- run -->`. `--update-docs` rewrites the blocks.
+/// The code blocks of the README and the docs: cut from compiled files, or the output of commands and snippets run here.
+/// A comment before a block says what it is: `<!-- snippet: name -->`, `<!-- run -->` or `<!-- output: name -->`. The table
+/// of laws stands between `<!-- laws -->` and `<!-- end laws -->`. `--update-docs` rewrites all that.
 module PatchUp.Tests.Docs
 
 open System
+open System.Globalization
 open System.IO
 open System.Text.RegularExpressions
+open PatchUp.Functional.Laws
 
 /// The repository's root, from wherever the tests run.
 let root =
@@ -67,8 +70,29 @@ let private output (line: string) =
     PatchUp.Repro.Program.run streams arguments |> ignore
     out.ToString().ReplaceLineEndings("\n").TrimEnd()
 
+/// The laws as a table.
+let private lawTable =
+    lazy
+        (let cell (text: string) = text.Replace("|", @"\|")
+
+         let kind (law: Law) =
+             match law.Kind with
+             | LawKind.Exact -> "exact"
+             | LawKind.Structural -> "structural"
+             | LawKind.Statistical(tolerance, _) ->
+                 let chance =
+                     (Law.falseAlarm Law.defaults law).ToString("0E+0", CultureInfo.InvariantCulture)
+
+                 $"statistical, within {tolerance:F3}, false alarm below {chance}"
+
+         [ "| about | law | what it says | kind |"
+           "|---|---|---|---|"
+           for law in Laws.all do
+               $"| {law.About} | {cell law.Name} | {cell law.Statement} | {kind law} |" ]
+         |> String.concat "\n")
+
 /// The document with every block as it ought to be.
-let render (text: string) =
+let private renderBlocks (text: string) =
     let block (comment: string) language (body: string) =
         $"{comment}\n```{language}\n{body}\n```"
 
@@ -88,8 +112,16 @@ let render (text: string) =
             RegexOptions.Singleline
         )
 
+    let withLaws =
+        Regex.Replace(
+            withOutputs,
+            @"<!-- laws -->\n(.*?)<!-- end laws -->",
+            (fun _ -> $"<!-- laws -->\n{lawTable.Value}\n<!-- end laws -->"),
+            RegexOptions.Singleline
+        )
+
     Regex.Replace(
-        withOutputs,
+        withLaws,
         @"(<!-- run -->)\n```console\n\$ ([^\n]*)\n(.*?)```",
         (fun found ->
             let line = found.Groups[2].Value
@@ -97,7 +129,13 @@ let render (text: string) =
         RegexOptions.Singleline
     )
 
-/// The documents that hold code.
+/// A document as it ought to be; that of the mutants is made whole.
+let render (path: string) (text: string) =
+    match Path.GetFileName path with
+    | "mutants.md" -> MutantTests.report ()
+    | _ -> renderBlocks text
+
+/// The documents that hold code or results.
 let documents =
     Path.Combine(root, "README.md")
     :: List.ofArray (Directory.GetFiles(Path.Combine(root, "docs"), "*.md"))
@@ -105,4 +143,4 @@ let documents =
 /// Rewrites the blocks.
 let update () =
     for path in documents do
-        File.WriteAllText(path, render (File.ReadAllText path))
+        File.WriteAllText(path, render path (File.ReadAllText path))

@@ -4,7 +4,42 @@ open System.IO
 open Expecto
 open PatchUp.Functional
 open PatchUp.Functional.Words
+open PatchUp.Functional.Laws
 open TorchSharp
+
+/// The weights of a linear network after some steps of SGD with Nesterov's momentum on mixed batches.
+let private trained objective learningRate weightDecay : float[] =
+    Scope.value (fun () ->
+        let bits = Key.stream (Key.ofSeed 5)
+
+        let normals (size: int64[]) =
+            torch.tensor (Array.init (int (Array.reduce (*) size)) (fun _ -> bits.Normal()), System.ReadOnlySpan size)
+
+        let shape: Shape = { Channels = 2; Height = 4; Width = 4 }
+        let images = normals [| 6L; 2L; 4L; 4L |]
+        let weights = torch.nn.Parameter(normals [| 32L; 3L |])
+        let program = blocks 2 0.5 |> blend (beta 2 2) |> at input |> objective
+
+        let optimizer =
+            torch.optim.SGD([ weights ], learningRate, momentum = 0.9, weight_decay = weightDecay, nesterov = true)
+
+        for step in 1..10 do
+            let plan =
+                Plan.draw (Key.child step (Key.ofSeed 6)) (BatchInfo.ofShape 6 shape) program
+
+            let labels = [| 0; 1; 2; 0; 1; 2 |]
+
+            let mixed =
+                Plan.apply plan (Batch.create images (Targets.ofIndices torch.CPU 3 labels))
+
+            let loss =
+                Loss.ofBatch BceOnSoftmax mixed.Targets (mixed.Features.flatten(1L).mm weights)
+
+            optimizer.zero_grad ()
+            loss.backward ()
+            optimizer.step () |> ignore
+
+        Read.values weights)
 
 let tests =
     testList
@@ -12,7 +47,7 @@ let tests =
         [ for path in Docs.documents do
               test $"the code in {Path.GetFileName path} is the code that is compiled, and what commands print" {
                   let text = File.ReadAllText path
-                  Expect.equal text (Docs.render text) "run the test program with --update-docs"
+                  Expect.equal text (Docs.render path text) "stale; 'dotnet fsi build.fsx docs' rewrites it"
               }
 
           test "the words of docs/algebra.md are those of the notation" {
@@ -32,6 +67,53 @@ let tests =
           test "the first example is Hard PatchUp's line in the catalogue" {
               Expect.equal Snippets.hardPatchUp (Catalogue.hardPatchUp Exact) "the same value"
               Expect.equal (Notation.parse (Notation.show Snippets.polka)) (Ok Snippets.polka) "a line of notation"
+          }
+
+          test "the wrong region, loss and mix of the docs each break the law that is meant for them" {
+              for name, laws in
+                  [ "wrongRegion", [ MaskLaws.expectedIsRealised.Name ]
+                    "wrongLoss", [ LossLaws.affine.Name ]
+                    "wrongMix", [ LabelLaws.followFeatures.Name; LabelLaws.equations78.Name ] ] do
+                  let broken = Snippets.wrong[name].Value.Broken |> List.map _.Name
+                  Expect.containsAll broken laws $"{name}'s broken laws"
+          }
+
+          test "what is printed of a counterexample draws the same plan again" {
+              for law, outcome in Snippets.wrong["wrongMix"].Value.Outcomes do
+                  match outcome with
+                  | Outcome.Passed _ -> ()
+                  | Outcome.Failed counterexample ->
+                      match Notation.parse counterexample.Program.Value with
+                      | Error error -> failtest $"{error}"
+                      | Ok program ->
+                          let info = BatchInfo.ofShape 2 { Channels = 1; Height = 1; Width = 1 }
+                          let plan = Plan.draw counterexample.Key.Value info program
+                          use rows = torch.eye 2L
+                          use features = rows.reshape (2L, 2L, 1L, 1L)
+                          let batch = Batch.create features (Targets.ofSoft rows)
+
+                          Expect.notEqual
+                              (Read.values (Snippets.halfAndHalf plan batch).Targets.Soft)
+                              (Read.values (Plan.apply plan batch).Targets.Soft)
+                              $"{law.Name}: the labels differ"
+          }
+
+          test "two terms take the steps of one at twice the learning rate and half the weight decay" {
+              let two = trained twoTerm 0.1 0.02
+              let one = trained second 0.2 0.01
+
+              match Verdict.near "the weights" 1e-6 1e-7 one two with
+              | Verdict.Broken reason -> failtest reason
+              | _ -> ()
+
+              let same = trained second 0.1 0.02
+              let gap = Array.map2 (fun (a: float) b -> abs (a - b)) same two |> Array.max
+              Expect.isGreaterThan gap 0.1 "and not those at the same rate"
+          }
+
+          test "the variant of the docs keeps every law" {
+              Expect.isEmpty Snippets.report.Broken "broken laws"
+              Expect.isEmpty (Snippets.reportAtSize ()).Broken "broken laws at one's own size"
           }
 
           test "the training example trains, the same way twice" {

@@ -70,8 +70,8 @@ let parse =
 /// Every law with its verdict, and a small counterexample where one is broken.
 let report = Laws.check polka
 
-/// The same at the size of one's own features, in one type, with more cases.
-let thorough () =
+/// The same at the size of one's own features, in one type.
+let reportAtSize () =
     Laws.checkWith
         { Laws.defaults with
             Shapes =
