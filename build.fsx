@@ -6,6 +6,7 @@
 open System
 open System.Diagnostics
 open System.IO
+open System.Text.Json
 open System.Text.RegularExpressions
 open System.Xml
 open System.Xml.Linq
@@ -173,6 +174,9 @@ let runSuite arguments report read =
     else
         tally
 
+/// No test is left out by one that was focused on, and the output is plain.
+let expectoOptions = [ "--fail-on-focused-tests"; "--no-spinner"; "--colours"; "0" ]
+
 let runSuites built =
     let reports = path "results/tests"
     emptyFolder reports
@@ -180,8 +184,7 @@ let runSuites built =
 
     let expecto =
         let report = report "fsharp.xml"
-        let options = [ "--fail-on-focused-tests"; "--no-spinner"; "--colours"; "0" ]
-        runSuite ([ built.Tests; "--nunit-summary"; report ] @ options) report readNUnit
+        runSuite ([ built.Tests; "--nunit-summary"; report ] @ expectoOptions) report readNUnit
 
     let xunit =
         let log =
@@ -201,6 +204,162 @@ let summarise tally =
 
     printfn $"{tally.Passed} passed, {tally.Failed} failed{skipped}"
     if tally.Failed = 0 then 0 else 1
+
+// Coverage
+
+/// The F# test program, built so that its copy of the core may be rewritten to count what is run.
+type Coverable = Coverable of tests: string
+
+/// Debug, because there the compiler keeps the lines as they are written, and because bin/Release then never holds an
+/// assembly that an interrupted run left rewritten; the next build here replaces it.
+let buildForCoverage Restored =
+    dotnet [ "build"; "tests/PatchUp.Functional.Tests"; "-c"; "Debug" ]
+    Coverable(path "tests/PatchUp.Functional.Tests/bin/Debug/net10.0/PatchUp.Functional.Tests.dll")
+
+/// The build makes hard links (see Directory.Build.props), and coverlet writes into the file that it finds: without a
+/// copy in the link's place it would rewrite the core's own output too.
+let unlink file =
+    let copy = $"{file}.copy"
+    File.Copy(file, copy, overwrite = true)
+    File.Move(copy, file, overwrite = true)
+
+/// A project that has coverlet rewrite the core, runs the tests, puts the core back and reports, whether or not they
+/// passed. The suite is a program of its own, so coverlet's targets are called here rather than by `dotnet test`.
+///
+/// Nothing is excluded by attribute. The F# compiler gives what it generates itself no line to count, but it marks the
+/// local functions of a class, which are written by hand, as CompilerGenerated.
+let coverageProject (Coverable tests) folder =
+    let package =
+        let version = lockedPackages () |> List.find (fst >> (=) "coverlet.msbuild") |> snd
+
+        Path.Combine(packageCache, "coverlet.msbuild", version, "build")
+
+    let import file =
+        XElement("Import", XAttribute("Project", Path.Combine(package, file)))
+
+    let settings =
+        [ "TargetPath", tests
+          "Include", "[PatchUp.Functional]*"
+          "SingleHit", "true"
+          "CoverletOutput", folder + "/"
+          "CoverletOutputFormat", "json,cobertura" ]
+
+    let suite =
+        XElement(
+            "Exec",
+            XAttribute("Command", String.concat " " ([ "dotnet"; $"\"{tests}\"" ] @ expectoOptions)),
+            XAttribute("WorkingDirectory", root),
+            XAttribute("IgnoreExitCode", "true"),
+            XAttribute("IgnoreStandardErrorWarningFormat", "true"),
+            XElement("Output", XAttribute("TaskParameter", "ExitCode"), XAttribute("PropertyName", "SuiteExitCode"))
+        )
+
+    let verdict =
+        XElement(
+            "Error",
+            XAttribute("Condition", "'$(SuiteExitCode)' != '0'"),
+            XAttribute("Text", "The tests ended with exit code $(SuiteExitCode).")
+        )
+
+    let target name (after: string) (task: XElement) =
+        XElement("Target", XAttribute("Name", name), XAttribute("DependsOnTargets", after), task)
+
+    XElement(
+        "Project",
+        XAttribute("Sdk", "Microsoft.NET.Sdk"),
+        XElement("PropertyGroup", [ for name, value in settings -> XElement(name, value) ]),
+        import "coverlet.msbuild.props",
+        import "coverlet.msbuild.targets",
+        target "RunSuite" "InstrumentModules" suite,
+        target "Cover" "RunSuite;GenerateCoverageResult" verdict
+    )
+
+/// How many there are, and how many of them were run.
+type Share =
+    { Run: int
+      All: int }
+
+    static member (+)(a, b) =
+        { Run = a.Run + b.Run
+          All = a.All + b.All }
+
+type Coverage =
+    { Lines: Share
+      Branches: Share }
+
+    static member (+)(a, b) =
+        { Lines = a.Lines + b.Lines
+          Branches = a.Branches + b.Branches }
+
+/// Each source file and what of it was run, from coverlet's own JSON: in it the methods stand in classes, in files, in
+/// modules. Its Cobertura report leaves out the branches of a closure on a line that also belongs to the method around it.
+let readCoverage (report: JsonElement) =
+    let values (parent: JsonElement) =
+        parent.EnumerateObject() |> Seq.map _.Value
+
+    let share (hits: JsonElement seq) =
+        { Run = hits |> Seq.filter (fun hit -> hit.GetInt32() > 0) |> Seq.length
+          All = Seq.length hits }
+
+    let coverage (method': JsonElement) =
+        { Lines = method'.GetProperty "Lines" |> values |> share
+          Branches =
+            method'.GetProperty("Branches").EnumerateArray()
+            |> Seq.map _.GetProperty("Hits")
+            |> share }
+
+    [ for file in values report |> Seq.collect _.EnumerateObject() do
+          Path.GetFileName file.Name, values file.Value |> Seq.collect values |> Seq.map coverage |> Seq.reduce (+) ]
+
+/// Runs the tests and prints which part of the core they ran. That a test failed does not keep the table back; the exit
+/// code says it.
+let cover coverable =
+    let (Coverable tests) = coverable
+
+    for file in [ "PatchUp.Functional.dll"; "PatchUp.Functional.pdb" ] do
+        unlink (Path.Combine(Path.GetDirectoryName tests, file))
+
+    let project, results = path "obj/coverage/coverage.proj", path "results/coverage"
+    emptyFolder (Path.GetDirectoryName project)
+    emptyFolder results
+    (coverageProject coverable results).Save project
+
+    let code =
+        run
+            [ "msbuild"
+              project
+              "-target:Cover"
+              "-verbosity:minimal"
+              "-terminalLogger:off" ]
+
+    let report = Path.Combine(results, "coverage.json")
+
+    let files =
+        if File.Exists report then
+            readCoverage (JsonElement.Parse(File.ReadAllText report))
+        else
+            []
+
+    if List.isEmpty files then
+        raise (Stopped "coverlet counted nothing.")
+
+    let percent share =
+        if share.All = 0 then
+            "-"
+        else
+            $"%.1f{100.0 * float share.Run / float share.All} %%"
+
+    let row name lines branches =
+        printfn $"{name, -16}{lines, 8}{branches, 8}"
+
+    row "" "line" "branch"
+
+    for name, coverage in List.sortBy fst files do
+        row name (percent coverage.Lines) (percent coverage.Branches)
+
+    let core = files |> List.map snd |> List.reduce (+)
+    printfn $"core: line {percent core.Lines}, branch {percent core.Branches}"
+    if code = 0 then 0 else 1
 
 // Programs and packages
 
@@ -230,6 +389,7 @@ let usage =
   check            checks the formatting, and that everything builds without a warning
   docs             builds, then rewrites the code blocks, outputs and tables of the README and docs
   format           formats the F# sources
+  coverage         builds, then runs the F# tests and prints which part of the core they ran; it writes to results/coverage
   bench [options]  builds, then runs the benchmarks with these options
   pack             builds, then packs the libraries into artifacts"""
 
@@ -245,6 +405,7 @@ let execute arguments =
         let tools = restoreTools ()
         checkFormat tools
         tools |> restore |> build |> ignore |> completed
+    | [ "coverage" ] -> restoreTools () |> restore |> buildForCoverage |> cover
     | "bench" :: options -> restoreTools () |> restore |> build |> bench options |> completed
     | [ "pack" ] -> restoreTools () |> restore |> build |> pack |> completed
     | _ ->
