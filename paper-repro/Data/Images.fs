@@ -104,7 +104,7 @@ module Images =
     let toTensor (pixels: Pixels) : torch.Tensor =
         Scope.run (fun () ->
             let size = [| 3L; int64 pixels.Height; int64 pixels.Width |]
-            torch.tensor(pixels.Planes, ReadOnlySpan size).``to``(torch.float32).div_(255.0.ToScalar()))
+            torch.tensor(pixels.Planes, ReadOnlySpan size).``to``(torch.float32).div_(Scope.number 255.0))
 
     /// A floating-point tensor `[3,H,W]` in [0,1], rounded to 8 bits; what lies outside is clamped, NaN becomes black.
     let ofTensor (image: torch.Tensor) : Pixels =
@@ -112,9 +112,14 @@ module Images =
         | [| 3L; height; width |] ->
             Scope.value (fun () ->
                 let bounded =
-                    image.detach().cpu().``to``(torch.float32).nan_to_num(0.0).clamp(0.0.ToScalar(), 1.0.ToScalar())
+                    image
+                        .detach()
+                        .cpu()
+                        .``to``(torch.float32)
+                        .nan_to_num(0.0)
+                        .clamp(Scope.number 0.0, Scope.number 1.0)
 
-                let bytes = (bounded * 255.0.ToScalar()).round().``to``(torch.uint8).contiguous()
+                let bytes = (bounded * Scope.number 255.0).round().``to``(torch.uint8).contiguous()
 
                 { Height = int height
                   Width = int width

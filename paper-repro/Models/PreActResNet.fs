@@ -134,7 +134,7 @@ module PreActResNet =
 
         let run (shortcut: torch.Tensor -> torch.Tensor -> torch.Tensor) (x: torch.Tensor) =
             let out = relu (bn1.call x)
-            conv2.call (relu (bn2.call (conv1.call out))) + shortcut x out
+            Scope.add (conv2.call (relu (bn2.call (conv1.call out)))) (shortcut x out)
 
         if stride = 1 && channels = width then
             composite "Block" parts (run (fun x _ -> x))

@@ -69,7 +69,7 @@ module Picture =
             let mean = stacked.mean ([| 0L; 2L; 3L |], keepdim = true)
             let targets = Targets.ofIndices torch.CPU images.Length [| 0 .. images.Length - 1 |]
             let mixed = Plan.apply plan (Batch.create (stacked - mean) targets)
-            let colours = mixed.Features + mean
+            let colours = Scope.add mixed.Features mean
             let weights = mixed.Targets.Soft.data<float32>().ToArray() |> Array.map float
 
             { Plan = plan

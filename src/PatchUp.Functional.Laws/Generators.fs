@@ -694,7 +694,7 @@ module Generators =
               PerSample =
                 fun logits targets ->
                     let logs = torch.nn.functional.log_softmax (logits, 1L)
-                    (targets * ((1.0).ToScalar() - logs.exp ()).square() * logs).sum(1L).neg() }
+                    (targets * (Scope.number 1.0 - logs.exp ()).square() * logs).sum(1L).neg() }
 
     /// The quartic score sum_k (q_k - y_k)^4: a custom loss that is not affine in the target.
     let quartic: Loss =

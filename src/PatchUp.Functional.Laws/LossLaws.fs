@@ -84,7 +84,9 @@ module LossLaws =
                     let at rows =
                         Read.values (s.PerSample trial.Loss logits rows)
 
-                    let between = at (rows * t.ToScalar() + other * (1.0 - t).ToScalar())
+                    let between =
+                        at (Scope.add (rows * Scope.number t) (other * Scope.number (1.0 - t)))
+
                     let mixed = Array.map2 (fun a b -> t * a + (1.0 - t) * b) (at rows) (at other)
                     Verdict.near $"the loss at {t:G3} y + {1.0 - t:G3} y'" 1e-9 1e-9 mixed between)
 

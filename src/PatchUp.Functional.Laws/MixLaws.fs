@@ -383,7 +383,7 @@ module SoftLaws =
             let alpha, beta = bits.Normal(), bits.Normal()
 
             let combine (x: torch.Tensor) (y: torch.Tensor) =
-                x * torch.tensor alpha + y * torch.tensor beta
+                Scope.add (x * Scope.number alpha) (y * Scope.number beta)
 
             let together = s.Blend weight (combine a c) (combine b d)
             let apart = combine (s.Blend weight a b) (s.Blend weight c d)
@@ -506,7 +506,7 @@ module LabelLaws =
 
                 let indicator source =
                     let features = torch.zeros (Trial.size trial)
-                    features.select(0L, int64 source).fill_(1.0.ToScalar()) |> ignore
+                    features.select(0L, int64 source).copy_(Scope.number 1.0) |> ignore
                     Batch.create features (Targets.ofSoft identity)
 
                 let mixed = [| for source in 0 .. count - 1 -> s.Apply plan (indicator source) |]

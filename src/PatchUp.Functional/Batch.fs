@@ -92,7 +92,8 @@ module Targets =
 
         let smoothed =
             Scope.many (fun () ->
-                [ for rows in tensors targets -> rows * (1.0 - amount).ToScalar() + (amount / classes).ToScalar() ])
+                [ for rows in tensors targets ->
+                      Scope.add (rows * Scope.number (1.0 - amount)) (Scope.number (amount / classes)) ])
 
         withTensors smoothed targets
 

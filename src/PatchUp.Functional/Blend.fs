@@ -41,10 +41,10 @@ module Blend =
     /// lerp strictly between, and the bits of one side at 0 and 1.
     let private move (ends: bool) (inner: bool) (weights: torch.Tensor) (a: torch.Tensor) (b: torch.Tensor) =
         let partner () =
-            torch.where (weights.eq (1.0.ToScalar()), b, (if inner then lerp weights a b else a))
+            torch.where (weights.eq (Scope.number 1.0), b, (if inner then lerp weights a b else a))
 
         if ends then
-            torch.where (weights.eq (0.0.ToScalar()), a, partner ())
+            torch.where (weights.eq (Scope.number 0.0), a, partner ())
         else
             lerp weights a b
 

@@ -90,17 +90,17 @@ module Loss =
                     torch.tensor(mixed.Unchanged, device = logits.device).``to``(logits.dtype)
 
                 let firstTerm () =
-                    (unchanged * at mixed.Own + ((1.0).ToScalar() - unchanged) * at mixed.Altered).mean()
+                    (Scope.add (unchanged * at mixed.Own) ((Scope.number 1.0 - unchanged) * at mixed.Altered)).mean()
 
                 let weighted (weight: float) (term: unit -> torch.Tensor) =
                     if weight = 0.0 then None
                     elif weight = 1.0 then Some(term ())
-                    else Some(term () * weight.ToScalar())
+                    else Some(term () * Scope.number weight)
 
                 [ weighted mixed.Objective.First firstTerm
                   weighted mixed.Objective.Second (fun () -> (at targets.Soft).mean()) ]
                 |> List.choose id
-                |> List.reduce (+))
+                |> List.reduce Scope.add)
 
     /// Accuracy that means something under mixing, for each sample `[N]`: the weight that its target gives to the class of its largest logit,
     /// from logits `[N,K]`. Without mixing 1 where the prediction is right and 0 elsewhere; under mixing its mean is the accuracy to be expected

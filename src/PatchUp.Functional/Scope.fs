@@ -35,3 +35,14 @@ module Scope =
     let value (make: unit -> 'a) : 'a =
         use _ = torch.NewDisposeScope()
         make ()
+
+    // A TorchSharp `Scalar` is freed by its finalizer as soon as its handle has been read, which may be before the native call that it was given to has
+    // read the number. What follows gives native calls numbers that outlive them.
+
+    /// A number as a tensor without axes, for arithmetic with other tensors, whose type it takes; inside a scope it lives as long as that.
+    let number (value: float) : torch.Tensor = torch.tensor value
+
+    let private one = lazy ((1L).ToScalar())
+
+    /// a + b, in whose native call TorchSharp's operator hides a number: the factor of b.
+    let add (a: torch.Tensor) (b: torch.Tensor) : torch.Tensor = a.add (b, one.Value)

@@ -43,7 +43,7 @@ let private straightforward (soft: bool) (x: torch.Tensor) =
     use _ = torch.NewDisposeScope()
     let shape = Batch.shapeOf x
     let size = [| 1L; x.shape[1]; x.shape[2]; x.shape[3] |]
-    let one = (1.0f).ToScalar()
+    let one = Scope.number 1.0
     let seeds = torch.empty(size).bernoulli_(Region.gammaAdjusted shape 7 0.5)
     let holes = torch.nn.functional.max_pool2d (seeds, 7L, stride = 1L, padding = 3L)
     let mask = (one - holes).expand_as x
@@ -51,10 +51,10 @@ let private straightforward (soft: bool) (x: torch.Tensor) =
 
     let altered =
         if soft then
-            let lambda = 0.4f
+            let lambda = 0.4
 
-            lambda.ToScalar() * ((one - mask) * x)
-            + (1.0f - lambda).ToScalar() * ((one - mask) * partner)
+            Scope.number lambda * ((one - mask) * x)
+            + Scope.number (1.0 - lambda) * ((one - mask) * partner)
         else
             (one - mask) * partner
 

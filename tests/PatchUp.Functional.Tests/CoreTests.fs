@@ -389,12 +389,44 @@ let private drawErrors =
                 "a lambda outside [0, 1]", everywhere |> blend outside ] do
               Expect.throwsT<InvalidOperationException> (fun () -> draw known program () |> ignore) what) ]
 
+// ---- the garbage collector ----
+
+/// Runs while another thread collects garbage all the time.
+let private amidCollections (work: unit -> unit) =
+    use ended = new Threading.ManualResetEventSlim(false)
+
+    let collect () =
+        while not (ended.Wait 1) do
+            GC.Collect 0
+
+    let collector = Threading.Tasks.Task.Run collect
+
+    try
+        work ()
+    finally
+        ended.Set()
+        collector.Wait()
+
+let private collections =
+    [ testCase "numbers outlive the native calls that they are given to" (fun () ->
+          use rows = torch.ones (4L, 3L)
+          let targets = Targets.ofSoft rows
+          let clock = Diagnostics.Stopwatch.StartNew()
+
+          // A product and a sum with a number, as often as can be.
+          amidCollections (fun () ->
+              while clock.Elapsed.TotalSeconds < 6.0 do
+                  Scope.value (fun () ->
+                      let smoothed = Targets.smooth 0.25 targets
+                      expectNear 1e-6 (Array.head (Read.values smoothed.Soft)) (0.75 + 0.25 / 3.0) "smoothed"))) ]
+
 let tests =
     testList
         "core"
         [ testList "distributions" distributions
           testList "closed forms" closedForms
           testList "simulation" simulations
+          testList "collections" collections
           testList "masks whose draws are given" givenDraws
           testList "refusals" refusals
           testList "errors of a draw" drawErrors ]

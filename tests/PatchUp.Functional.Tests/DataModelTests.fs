@@ -508,7 +508,7 @@ let private images4 () =
             .``to``(torch.float32)
             .reshape(4L, 3L, 16L, 16L)
             .sin()
-            .add_(0.5.ToScalar()))
+            .add_(Scope.number 0.5))
 
 let private networks =
     testList
@@ -669,7 +669,7 @@ let private networks =
                   use _ = torch.no_grad ()
 
                   model.Module.parameters ()
-                  |> Seq.iter (fun parameter -> parameter.mul_ (0.5.ToScalar()) |> ignore))
+                  |> Seq.iter (fun parameter -> parameter.mul_ (Scope.number 0.5) |> ignore))
 
               Model.eval model
               use changed = Model.call model images

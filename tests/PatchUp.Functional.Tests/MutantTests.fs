@@ -209,7 +209,7 @@ let private weightTensors (weight: Weight) (like: torch.Tensor) =
 
     m, torch.tensor(weight.Toward, ReadOnlySpan perSample).``to``(like.dtype)
 
-let private one = (1.0).ToScalar()
+let private one = Scope.number 1.0
 
 /// (1 - w) a + w b, multiplied out: infinities and NaN of the side that is not taken leak.
 let private multiplied weight a b =
@@ -846,18 +846,18 @@ let private ofSoftMixes =
             "w = toward - M",
             withKernel (fun weight a b ->
                 let m, toward = weightTensors weight a
-                let w = (toward - m).clamp_min(0.0.ToScalar())
+                let w = (toward - m).relu()
                 a + w * (b - a)) ]
       kills
           SoftLaws.linear
-          [ "clamped to [-1, 1]", withKernel (fun weight a b -> (Blend.blend weight a b).clamp((-1.0).ToScalar(), one))
-            "a constant added", withKernel (fun weight a b -> Blend.blend weight a b + (1e-3).ToScalar()) ]
+          [ "clamped to [-1, 1]", withKernel (fun weight a b -> (Blend.blend weight a b).clamp(Scope.number -1.0, one))
+            "a constant added", withKernel (fun weight a b -> Blend.blend weight a b + Scope.number 1e-3) ]
       kills
           SoftLaws.convex
           [ "a step too far",
             withKernel (fun weight a b ->
                 let mixed = Blend.blend weight a b
-                mixed + (mixed - a) * (0.1).ToScalar())
+                mixed + (mixed - a) * Scope.number 0.1)
             "away from the partner", withKernel (fun weight a b -> Blend.blend weight a (a + a - b)) ]
       kills
           SoftLaws.wholeProgram
@@ -1024,7 +1024,7 @@ let private ofLabels =
                 Smooth =
                     fun amount targets ->
                         { targets with
-                            Soft = targets.Soft * (1.0 - amount).ToScalar() + amount.ToScalar() } }
+                            Soft = targets.Soft * Scope.number (1.0 - amount) + Scope.number amount } }
             "only W smoothed",
             { core with
                 Smooth =
@@ -1044,7 +1044,7 @@ let private ofLabels =
             relabelled (fun plan _ targets ->
                 if plan.Draws |> List.exists (fun drawn -> drawn.Partner.IsNone) then
                     { targets with
-                        Soft = targets.Soft * (0.5).ToScalar() }
+                        Soft = targets.Soft * Scope.number 0.5 }
                 else
                     targets)
             "blanking counts as mixing",
@@ -1122,7 +1122,7 @@ let private ofLosses =
           [ "noise on the logits",
             asking (fun f y ->
                 counter.Value <- counter.Value + 1
-                f * (1.0 + 0.001 * float (counter.Value % 7)).ToScalar(), y)
+                f * Scope.number (1.0 + 0.001 * float (counter.Value % 7)), y)
             "the logits overwritten by their softmax",
             asking (fun f y ->
                 use _ = torch.no_grad ()
@@ -1131,7 +1131,7 @@ let private ofLosses =
       kills
           LossLaws.gradient
           [ "no gradient", taking _.detach()
-            "half of the gradient", taking (fun l -> (l + l.detach ()) / (2.0).ToScalar())
+            "half of the gradient", taking (fun l -> (l + l.detach ()) / Scope.number 2.0)
             "the target's share without gradient", asking (fun f y -> f * (one - y) + f.detach () * y, y) ] ]
     |> List.concat
 
@@ -1152,7 +1152,7 @@ let private ofObjectives =
             "a loss weight on half of the first term"
             (losing (fun mixed ->
                 { mixed with
-                    Altered = mixed.Altered * (0.5).ToScalar() })) ]
+                    Altered = mixed.Altered * Scope.number 0.5 })) ]
       kills
           ObjectiveLaws.twiceForAffine
           [ "p_u and 1 - p_u exchanged", exchanged
@@ -1192,12 +1192,13 @@ let private ofObjectives =
                         let value = Loss.ofBatch loss targets logits
 
                         if targets.Mixed.IsNone then
-                            value * (2.0).ToScalar()
+                            value * Scope.number 2.0
                         else
                             value }
             "the sum over samples",
             { core with
-                Loss = fun loss targets logits -> Loss.ofBatch loss targets logits * (float logits.shape[0]).ToScalar() } ]
+                Loss =
+                    fun loss targets logits -> Loss.ofBatch loss targets logits * Scope.number (float logits.shape[0]) } ]
       kills ObjectiveLaws.samplesOwnWeight [ "p_u of the whole batch", averaged ] ]
     |> List.concat
 

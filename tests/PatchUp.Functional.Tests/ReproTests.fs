@@ -468,7 +468,7 @@ let private refusals =
 
             for arguments, expected in
                 [ [], "a verb is needed: methods"
-                  [ "trian" ], "the verbs are methods, describe, draw, train, predict, compare"
+                  [ "trian" ], "the verbs are methods, describe, laws, verify, draw, train, predict, compare"
                   [ "methods"; "--jsn" ], "the options are --json"
                   [ "train"; "--foo" ], "--learning-rate"
                   [ "describe" ], "<method>"

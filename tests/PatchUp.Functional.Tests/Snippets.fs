@@ -74,12 +74,8 @@ let report = Laws.check polka
 let reportAtSize () =
     Laws.checkWith
         { Laws.defaults with
-            Shapes =
-                [ { Channels = 64
-                    Height = 16
-                    Width = 16 } ]
-            Precisions = [ Precision.BFloat16 ]
-            Effort = 1.0 }
+            Shapes = [ { Channels = 64; Height = 8; Width = 8 } ]
+            Precisions = [ Precision.BFloat16 ] }
         polka
 // end snippet
 
@@ -132,7 +128,7 @@ let halfAndHalf (plan: Plan) (batch: Batch) =
         | [ _ ], Some parts ->
             { mixed with
                 Targets =
-                    { Soft = (parts.Own + parts.Altered) / (2.0).ToScalar()
+                    { Soft = torch.lerp (parts.Own, parts.Altered, Scope.number 0.5)
                       Mixed =
                         Some
                             { parts with
