@@ -245,11 +245,7 @@ module Region =
             let rows, columns = coverage rows, coverage columns
             let s = hazard calibration shape size fraction
 
-            // No seed, no alteration, also where s is infinite.
-            Array2D.init shape.Height shape.Width (fun y x ->
-                match rows[y] * columns[x] with
-                | 0 -> 0.0
-                | c -> 1.0 - exp (-float c * s))
+            Array2D.init shape.Height shape.Width (fun y x -> 1.0 - exp (-float(rows[y] * columns[x]) * s))
         | Rect area ->
             let sum = everywhere 0.0
 

@@ -87,6 +87,74 @@ let private distributions =
                   let below = samples |> Seq.filter (fun x -> x <= quantile p) |> Seq.length
                   expectNear (fiveErrors n (p * (1.0 - p))) (float below / float n) p $"{dist} below its {p} quantile") ]
 
+let private ends =
+    let atom: Dist =
+        Dist.custom
+            { Name = "atom"
+              Arguments = [ 0.25 ]
+              Mean = 0.375
+              Cdf = fun x -> 0.25 + 0.75 * x
+              Sample = fun bits -> max 0.0 ((bits.Float() - 0.25) / 0.75) }
+
+    [ testCase "distribution functions outside of [0, 1] and at its ends" (fun () ->
+          for dist in [ always 0.3; uniform; beta 2 5; beta 0.5 0.5; atom ] do
+              Expect.equal (Dist.cdf dist -0.1) 0.0 $"{dist} below 0"
+              Expect.equal (Dist.cdf dist 1.0) 1.0 $"{dist} at 1"
+              Expect.equal (Dist.cdf dist 7.0) 1.0 $"{dist} above 1"
+
+          for dist, mass in [ uniform, 0.0; beta 2 5, 0.0; always 0, 1.0; atom, 0.25 ] do
+              Expect.equal (Dist.cdf dist 0.0) mass $"{dist} at 0")
+
+      testCase "a step at the only number" (fun () ->
+          Expect.equal (List.map (Dist.cdf (always 0.3)) [ 0.29; 0.3; 0.31 ]) [ 0.0; 1.0; 1.0 ] "P(X <= x)")
+
+      testCase "a rectangle whose area is 0 with some probability" (fun () ->
+          // On 1 x 1 the rectangle is there if its side is rounded up: an area of 1/4 and more.
+          let expected = Region.fraction (shapeOf 1 1 1) (rect atom)
+          expectNear 1e-12 expected (0.75 * 0.75) "P(area >= 1/4)") ]
+
+let private customs =
+    let loss name : CustomLoss =
+        { Name = name
+          IsAffine = true
+          PerSample = fun logits _ -> logits.sum 1L }
+
+    let region arguments =
+        { Name = "mine"
+          Arguments = arguments
+          IsSoft = false
+          Expected = fun shape -> Array2D.zeroCreate shape.Height shape.Width
+          Draw = fun context -> Mask.constant context.Shape true }
+
+    let dist arguments : CustomDist =
+        { Name = "mine"
+          Arguments = arguments
+          Mean = 0.5
+          Cdf = id
+          Sample = _.Float() }
+
+    [ testCase "customs are equal by name and arguments" (fun () ->
+          Expect.equal (CustomLoss(loss "a")) (CustomLoss(loss "a")) "losses of one name"
+          Expect.notEqual (CustomLoss(loss "a")) (CustomLoss(loss "b")) "losses of two"
+          Expect.equal (hash (loss "a")) (hash (loss "a")) "their hashes"
+          Expect.equal (Custom(region [ 1.0 ])) (Custom(region [ 1.0 ])) "regions"
+          Expect.notEqual (Custom(region [ 1.0 ])) (Custom(region [ 2.0 ])) "regions of other arguments"
+          Expect.equal (CustomDist(dist [ 1.0 ])) (CustomDist(dist [ 1.0 ])) "distributions"
+          Expect.notEqual (CustomDist(dist [ 1.0 ])) (CustomDist(dist [])) "distributions of other arguments"
+          Expect.equal (hash (dist [ 1.0 ])) (hash (dist [ 1.0 ])) "their hashes"
+
+          for custom in [ box (loss "mine"); box (region []); box (dist []) ] do
+              Expect.isFalse (custom.Equals "mine") "and to nothing else")
+
+      testCase "a smoothed loss is affine if the loss is" (fun () ->
+          for loss, isAffine in
+              [ CrossEntropy, true
+                BceOnSoftmax, true
+                Brier, false
+                CustomLoss(loss "a"), true ] do
+              Expect.equal (Loss.isAffine loss) isAffine $"{loss}"
+              Expect.equal (Loss.isAffine (Smoothed(0.1, loss))) isAffine $"{loss}, smoothed") ]
+
 // ---- closed forms ----
 
 /// Requested gamma and altered fraction of the paper's settings, to three digits (the last one of .2155 was rounded
@@ -314,6 +382,31 @@ let private refusals =
           Dist.custom (unknownDist "mine" 1.5))
       refused "a distribution with a space in its name" [ "my own"; "letters, digits" ] (fun () ->
           Dist.custom (unknownDist "my own" 0.5))
+      refused "features of rank 5" [ "rank 5"; "[N,C,H,W]" ] (fun () ->
+          Batch.shapeOf (torch.zeros [| 1L; 1L; 1L; 1L; 1L |]))
+      refused "a blend of rank 5" [ "rank 5"; "[N,C,H,W]" ] (fun () ->
+          let x = torch.zeros [| 1L; 1L; 1L; 4L; 4L |]
+
+          Blend.blend
+              { Mask = Mask.hard 1 plane (Array.init 16 (fun i -> i = 0))
+                Toward = [| 0.5 |] }
+              x
+              x)
+      refused "features of rank 1" [ "[3]"; "3 samples" ] (fun () ->
+          Batch.create (torch.zeros 3L) (Targets.ofIndices torch.CPU 2 [| 0; 1; 0 |]))
+      refused "a resized vector" [ "Resized"; "rank 2" ] (fun () ->
+          let shape = shapeOf 4 1 1
+
+          let plan =
+              Plan.draw (Key.ofSeed 1) (BatchInfo.ofShape 2 shape) (everywhere |> swap |> resized)
+
+          Plan.apply plan (Batch.create (torch.zeros (2L, 4L)) (Targets.ofIndices torch.CPU 2 [| 0; 1 |])))
+      refused "smoothing by -0.1" [ "-0.1"; "[0, 1]" ] (fun () ->
+          Targets.smooth -0.1 (Targets.ofIndices torch.CPU 2 [| 0 |]))
+      refused "terms infinity 1" [ "finite" ] (fun () -> everywhere |> swap |> terms infinity 1)
+      refused "oneOf with an infinite weight" [ "finite" ] (fun () -> oneOf [ infinity, identity; 1.0, identity ])
+      refused "always -0.5" [ "-0.5"; "[0, 1]" ] (fun () -> always -0.5)
+      refused "a distribution's mean that is no number" [ "NaN" ] (fun () -> Dist.custom (unknownDist "mine" nan))
       refused "a soft mask above 1" [ "1.5"; "[0, 1]" ] (fun () -> Mask.soft 1 (shapeOf 1 1 2) [| 1.5f; 0.0f |])
       refused "a soft mask of NaN" [ "NaN"; "[0, 1]" ] (fun () -> Mask.soft 1 (shapeOf 1 1 1) [| nanf |])
       refused "an empty batch" [ "0"; "at least one" ] (fun () -> BatchInfo.ofShape 0 plane)
@@ -424,6 +517,8 @@ let tests =
     testList
         "core"
         [ testList "distributions" distributions
+          testList "ends of distributions" ends
+          testList "customs" customs
           testList "closed forms" closedForms
           testList "simulation" simulations
           testList "collections" collections

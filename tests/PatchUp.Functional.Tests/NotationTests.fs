@@ -172,7 +172,8 @@ let private extremes =
             "é" ] do
           for times in [ 1; 100; 201; 1000; 30000 ] do
               repeated piece times
-              "everywhere |> swap |> " + repeated piece times ]
+              "everywhere |> swap |> " + repeated piece times
+              "rect " + repeated piece times ]
 
 let private expectHandled (text: string) =
     match Catalogue.parse text with
