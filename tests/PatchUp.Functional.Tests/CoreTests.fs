@@ -455,7 +455,20 @@ let private drawErrors =
                       (Targets.ofIndices torch.CPU 2 (Array.zeroCreate count))
 
               expectRefused [ "2 samples"; "3" ] (fun () -> Plan.apply plan (batch 3 4L))
-              expectRefused [ "input"; "1x4x4"; "1x5x5" ] (fun () -> Plan.apply plan (batch 2 5L))))
+              expectRefused [ "input"; "1x4x4"; "1x5x5" ] (fun () -> Plan.apply plan (batch 2 5L))
+
+              let three =
+                  Plan.draw (Key.ofSeed 1) (BatchInfo.ofShape 2 (shapeOf 3 4 4)) (cells 0.5 |> swap)
+
+              expectRefused [ "3x4x4"; "1x4x4" ] (fun () -> Plan.apply three (batch 2 4L))))
+
+      testCase "the place named input is the input, and shared is one draw for all channels" (fun () ->
+          Expect.equal (everywhere |> swap |> after "input") (everywhere |> swap |> at 0) "the input"
+
+          let drawn =
+              (Plan.draw (Key.ofSeed 1) (BatchInfo.ofShape 2 (shapeOf 3 4 4)) (shared (cells 0.5) |> swap)).Draws.Head
+
+          Expect.equal drawn.Mask.Channels 1 "one plane")
 
       testCase "a custom that draws another size" (fun () ->
           let wrong =
@@ -477,8 +490,14 @@ let private drawErrors =
                   { unknownDist "outside" 0.5 with
                       Sample = fun _ -> 1.5 }
 
+          let samples =
+              Region.custom
+                  { unknownCustom "samples" [] with
+                      Draw = fun context -> Mask.hard 2 context.Shape (Array.create 32 true) }
+
           for what, program in
-              [ "numbers where bits were declared", numbers |> swap
+              [ "two samples where one was asked for", samples |> swap
+                "numbers where bits were declared", numbers |> swap
                 "a lambda outside [0, 1]", everywhere |> blend outside ] do
               Expect.throwsT<InvalidOperationException> (fun () -> draw known program () |> ignore) what) ]
 
