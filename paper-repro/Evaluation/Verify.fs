@@ -129,6 +129,13 @@ module Verify =
               Width = width }
         | _ -> refuse case "'x' must be [N,C,H,W]."
 
+    let private mostClasses = 100000
+
+    let private classes case : int =
+        match integer "classes" case with
+        | count when count >= 1 && count <= mostClasses -> count
+        | count -> refuse case $"'classes' is {count}; it must lie in 1 .. {mostClasses}."
+
     let private permutation case : int[] =
         let map = integers "permutation" case
         let count = (table "x" case).Size.Head
@@ -157,7 +164,7 @@ module Verify =
 
         let targets =
             match case.Json.TryGetProperty "labels" with
-            | true, _ -> Targets.ofIndices torch.CPU (integer "classes" case) (integers "labels" case)
+            | true, _ -> Targets.ofIndices torch.CPU (classes case) (integers "labels" case)
             | _ -> Targets.ofIndices torch.CPU 1 (Array.zeroCreate count)
 
         let drawn =

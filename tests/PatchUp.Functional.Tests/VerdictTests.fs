@@ -106,6 +106,8 @@ let private verify =
                 change "mixup" (fun case -> case["labels"][0] <- 99), [ "label 99" ]
                 change "mixup" (fun case -> case["labels"] |> removeFirst), [ "do not go with targets" ]
                 change "mixup" (fun case -> case["classes"] <- 1e300), [ "'classes'"; "no whole number" ]
+                change "mixup" (fun case -> case["classes"] <- 2000000000), [ "'classes' is 2000000000"; "100000" ]
+                change "mixup" (fun case -> case["classes"] <- 0), [ "'classes' is 0"; "1 .. " ]
                 change "mixup" (fun case -> (part "shape" case["x"]).[0] <- 1000000000), [ "'x' has the shape" ]
                 change "mixup" (fun case -> case["x"] <- 3), [ "'x' must be a tensor" ]
                 change "mixup" (fun case -> case["hidden"] |> part "data" |> removeFirst), [ "'hidden' has the shape" ]
