@@ -65,7 +65,9 @@ module Verify =
 
     let private asNumber name case (value: JsonElement) : float =
         match value.ValueKind with
-        | JsonValueKind.Number -> value.GetDouble()
+        | JsonValueKind.Number when Single.IsFinite(float32 (value.GetDouble())) -> value.GetDouble()
+        | JsonValueKind.Number ->
+            refuse case $"'{name}' holds {value.GetDouble()}, which is no finite number in float32."
         | _ -> refuse case $"'{name}' must hold numbers only."
 
     let private asInteger name case (value: JsonElement) : int =
@@ -291,7 +293,6 @@ module Verify =
     let private compare (case: Case) kind (name: string, numbers: float[]) : float * Disagreement option =
         let wanted = expected case name
 
-        // One number may stand for all samples.
         if wanted.Length <> numbers.Length then
             refuse case $"'{name}' has {wanted.Length} numbers where {numbers.Length} are to be compared."
 

@@ -158,7 +158,9 @@ module Verdict =
         let isNear (a: float) (b: float) =
             a = b
             || (Double.IsNaN a && Double.IsNaN b)
-            || abs (a - b) <= tolerance * max (abs a) (abs b) + floor
+            || (Double.IsFinite a
+                && Double.IsFinite b
+                && abs (a - b) <= tolerance * max (abs a) (abs b) + floor)
 
         if expected.Length <> found.Length then
             Verdict.Broken $"{what}: {found.Length} numbers where {expected.Length} were expected."
@@ -345,7 +347,7 @@ module Law =
           Program = program
           Key = key
           Case = String.Join(", ", case |> List.map string)
-          Raised = reason.StartsWith raised
+          Raised = reason.StartsWith(raised, StringComparison.Ordinal)
           Seed = seed }
 
     /// Runs a property with one seed; the outcome instead of an exception.
@@ -388,6 +390,12 @@ module Law =
 
     /// Runs a property with every seed, up to the first failure.
     let private run options (law: Law) applicable property : Outcome =
+        if options.Seeds.IsEmpty then
+            invalidArg (nameof options) "There are no seeds; at least one is needed, or nothing would be checked."
+
+        if not (options.Effort > 0.0 && Double.IsFinite options.Effort) then
+            invalidArg (nameof options) $"The effort is {options.Effort}; it must be positive and finite."
+
         let both before seed =
             match before with
             | Outcome.Failed _ -> before
@@ -479,9 +487,10 @@ module Law =
             |> Some
         | _ -> None
 
-    /// A small chance as text: 5E-8.
-    let internal small (chance: float) : string =
-        chance.ToString("0E+0", CultureInfo.InvariantCulture)
+    /// A small chance as text, rounded up, so that what is said to lie below it does: 5E-8.
+    let showChance (chance: float) : string =
+        let unit = 10.0 ** floor (log10 chance)
+        (ceil (chance / unit - 1e-9) * unit).ToString("0E+0", CultureInfo.InvariantCulture)
 
     /// A law with its verdict, its tolerance and the chance of a false alarm if it is statistical; where it is broken also
     /// its statement, and the counterexample.
@@ -495,7 +504,7 @@ module Law =
             let within =
                 match law.Kind with
                 | LawKind.Statistical(tolerance, _) ->
-                    $", within {tolerance:F4}, false alarm below {small (falseAlarm options law)}"
+                    $", within {tolerance:F4}, false alarm below {showChance (falseAlarm options law)}"
                 | _ -> ""
 
             $"""{head "kept"} ({applicable} cases{within})"""

@@ -39,7 +39,7 @@ type Report =
 
         let chance =
             if this.FalseAlarm > 0.0 then
-                $"; the chance of a false alarm is below {Law.small this.FalseAlarm}"
+                $"; the chance of a false alarm is below {Law.showChance this.FalseAlarm}"
             else
                 ""
 

@@ -543,7 +543,20 @@ module MaskLaws =
             "a place that is altered with a probability of .0025 or more is altered at least once in 12,000 draws"
             (OfRegion(leaves, check))
 
-    let private independence name (units: RegionTrial -> RegionTrial) second statement =
+    /// Whether a draw for each channel cannot be had: `Shared` wins over what stands outside of it, and a custom region may draw one
+    /// pattern for all channels.
+    let rec private hasOneDraw region =
+        match region with
+        | Shared _
+        | Custom _ -> true
+        | Not a
+        | PerSample a
+        | PerChannel a -> hasOneDraw a
+        | And(a, b)
+        | Or(a, b) -> hasOneDraw a || hasOneDraw b
+        | _ -> false
+
+    let private independence name speaksOf (units: RegionTrial -> RegionTrial) second statement =
         let check (s: Subject) (trial: RegionTrial) =
             let trial = units trial
             let region = PerSample(PerChannel trial.Region)
@@ -560,11 +573,19 @@ module MaskLaws =
                    places |> Array.averageBy (altered n c)
                    places |> Array.averageBy (fun p -> altered 0 0 p * altered n c p) |]
 
-            let found = simulate trial statistics
+            let found =
+                if speaksOf trial.Region then
+                    simulate trial statistics
+                else
+                    [||]
+
             let fraction = Array.average expected
 
             // Whether the fraction is the expected one is another law.
-            if Array.exists (fun share -> abs (share - fraction) > Chance.tolerance many) found[..1] then
+            if
+                found.Length = 0
+                || Array.exists (fun share -> abs (share - fraction) > Chance.tolerance many) found[..1]
+            then
                 Verdict.NotApplicable
             else
                 expected
@@ -576,6 +597,7 @@ module MaskLaws =
     let samplesIndependent =
         independence
             "samples are independent where PerSample"
+            (fun _ -> true)
             (fun trial ->
                 { trial with
                     Count = 2
@@ -586,6 +608,7 @@ module MaskLaws =
     let channelsIndependent =
         independence
             "channels are independent where PerChannel"
+            (hasOneDraw >> not)
             (fun trial ->
                 { trial with
                     Count = 1

@@ -93,9 +93,12 @@ module Loss =
                     (Scope.add (unchanged * at mixed.Own) ((Scope.number 1.0 - unchanged) * at mixed.Altered)).mean()
 
                 let weighted (weight: float) (term: unit -> torch.Tensor) =
-                    if weight = 0.0 then None
-                    elif weight = 1.0 then Some(term ())
-                    else Some(term () * Scope.number weight)
+                    if weight = 0.0 then
+                        None
+                    elif weight = 1.0 then
+                        Some(term ())
+                    else
+                        Some(term () * (Scope.number weight).``to``(logits.dtype))
 
                 [ weighted mixed.Objective.First firstTerm
                   weighted mixed.Objective.Second (fun () -> (at targets.Soft).mean()) ]

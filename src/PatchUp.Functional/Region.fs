@@ -220,9 +220,10 @@ module Region =
             |> List.pairwise
             |> List.map (fun (low, high) ->
                 let middle = (low + high) / 2.0
-                // A custom distribution may have a mass at 0.
-                let below = if low = 0.0 then 0.0 else Dist.cdf area low
-                side shape.Height middle, side shape.Width middle, Dist.cdf area high - below)
+                // The sides hold from low on, up to high: a custom distribution may have a mass at either.
+                let below a = Dist.cdf area (Math.BitDecrement a)
+                let until = if high = 1.0 then 1.0 else below high
+                side shape.Height middle, side shape.Width middle, until - below low)
 
     // ---- closed forms ----
 

@@ -39,7 +39,8 @@ module Scope =
     // A TorchSharp `Scalar` is freed by its finalizer as soon as its handle has been read, which may be before the native call that it was given to has
     // read the number. What follows gives native calls numbers that outlive them.
 
-    /// A number as a tensor without axes, for arithmetic with other tensors, whose type it takes; inside a scope it lives as long as that.
+    /// A number as a tensor without axes, in float64: with floating-point tensors that have axes it takes their
+    /// type. Inside a scope it lives as long as that.
     let number (value: float) : torch.Tensor = torch.tensor value
 
     let private one = lazy ((1L).ToScalar())

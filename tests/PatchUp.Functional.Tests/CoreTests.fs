@@ -146,6 +146,37 @@ let private customs =
           for custom in [ box (loss "mine"); box (region []); box (dist []) ] do
               Expect.isFalse (custom.Equals "mine") "and to nothing else")
 
+      testCase "a loss has the logits' type, whatever its terms weigh" (fun () ->
+          Scope.value (fun () ->
+              let info = BatchInfo.ofShape 2 (shapeOf 1 2 2)
+
+              let batch =
+                  Batch.create (torch.ones (2L, 1L, 2L, 2L)) (Targets.ofIndices torch.CPU 2 [| 0; 1 |])
+
+              for objective in [ twoTerm; first; terms 0.5 2; terms 0 3 ] do
+                  let plan = Plan.draw (Key.ofSeed 1) info (cells 0.5 |> swap |> objective)
+
+                  let loss =
+                      Loss.ofBatch CrossEntropy (Plan.apply plan batch).Targets (torch.zeros (2L, 2L))
+
+                  Expect.equal loss.dtype torch.float32 "the type"))
+
+      testCase "an infinity is near itself only" (fun () ->
+          for a, b, isNear in
+              [ infinity, infinity, true
+                infinity, 1.0, false
+                infinity, -infinity, false
+                nan, nan, true
+                1.0, nan, false ] do
+              Expect.equal (Verdict.near "it" 1e-5 1e-5 [| a |] [| b |] = Verdict.Kept) isNear $"{a} and {b}")
+
+      testCase "a check of nothing is refused" (fun () ->
+          for options in
+              [ { Laws.defaults with Seeds = [] }
+                { Laws.defaults with Effort = nan }
+                { Laws.defaults with Effort = 0.0 } ] do
+              expectRefused [ "" ] (fun () -> Laws.checkWith options (everywhere |> swap)))
+
       testCase "a smoothed loss is affine if the loss is" (fun () ->
           for loss, isAffine in
               [ CrossEntropy, true

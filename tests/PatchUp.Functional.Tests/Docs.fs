@@ -4,7 +4,6 @@
 module PatchUp.Tests.Docs
 
 open System
-open System.Globalization
 open System.IO
 open System.Text.RegularExpressions
 open PatchUp.Functional.Laws
@@ -80,8 +79,7 @@ let private lawTable =
              | LawKind.Exact -> "exact"
              | LawKind.Structural -> "structural"
              | LawKind.Statistical(tolerance, _) ->
-                 let chance =
-                     (Law.falseAlarm Law.defaults law).ToString("0E+0", CultureInfo.InvariantCulture)
+                 let chance = Law.showChance (Law.falseAlarm Law.defaults law)
 
                  $"statistical, within {tolerance:F3}, false alarm below {chance}"
 

@@ -112,6 +112,11 @@ let tests =
               Expect.isGreaterThan gap 0.1 "and not those at the same rate"
           }
 
+          test "shared regions, and customs of one pattern for all channels, keep every law" {
+              expectKept (Laws.check (shared (cells 0.5) |> swap))
+              expectKept (Laws.check (Snippets.chess 2 |> swap))
+          }
+
           test "the variant of the docs keeps every law" {
               expectKept Snippets.report
               expectKept (Snippets.reportAtSize ())
