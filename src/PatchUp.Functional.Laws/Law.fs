@@ -33,10 +33,15 @@ type Subject =
         Unchanged: Mask -> float[]
         DrawPartner: Key -> BatchInfo -> Partner -> int[] option
         DrawMix: Key -> BatchInfo -> Mix -> float[]
+        /// What is known of a part of a batch: offset, count, whole.
+        Part: int -> int -> BatchInfo -> BatchInfo
         Draw: Key -> BatchInfo -> Regularizer -> Plan
         // ---- tensors ----
         Blend: Weight -> torch.Tensor -> torch.Tensor -> torch.Tensor
         Apply: Plan -> Batch -> Batch
+        ApplyFeatures: Plan -> torch.Tensor -> torch.Tensor
+        /// None where pixels' labels are not mixed at all.
+        ApplyMaps: (Plan -> torch.Tensor -> torch.Tensor) option
         /// One-hot targets: classes, labels.
         OfIndices: int -> int[] -> Targets
         Smooth: float -> Targets -> Targets
@@ -46,6 +51,8 @@ type Subject =
         ExpectedAccuracy: Targets -> torch.Tensor -> float[]
         Forward: Plan -> Staged -> Batch -> Batch
         Shapes: Staged -> torch.Tensor -> Place -> Shape option
+        Hooked: Plan -> Hooked -> Batch -> Batch
+        HookedShapes: Hooked -> torch.Tensor -> Place -> Shape option
         // ---- programs ----
         Sequence: Regularizer list -> Regularizer
         OneOf: (float * Regularizer) list -> Regularizer
@@ -79,9 +86,12 @@ module Subject =
           Unchanged = Mask.unchanged
           DrawPartner = Partner.draw
           DrawMix = Mix.draw
+          Part = BatchInfo.part
           Draw = Plan.draw
           Blend = Blend.blend
           Apply = Plan.apply
+          ApplyFeatures = Plan.applyFeatures
+          ApplyMaps = Some Plan.applyMaps
           OfIndices = Targets.ofIndices torch.CPU
           Smooth = Targets.smooth
           PerSample = Loss.perSample
@@ -89,6 +99,8 @@ module Subject =
           ExpectedAccuracy = Loss.expectedAccuracy
           Forward = Attach.forward
           Shapes = Attach.shapes
+          Hooked = Hooks.forward
+          HookedShapes = Hooks.shapes
           Sequence = Regularizer.sequence
           OneOf = Regularizer.oneOf
           Sometimes = Regularizer.sometimes
@@ -102,22 +114,17 @@ module Subject =
 
     /// A mixing function of one's own in the place of `Plan.apply`, in a network's forward pass too.
     let mixing (apply: Plan -> Batch -> Batch) : Subject =
-        let forward (plan: Plan) (staged: Staged) (batch: Batch) =
-            let visit places batch = apply (Plan.only places plan) batch
-
-            staged.Stages
-            |> List.indexed
-            |> List.fold
-                (fun batch (i, (name, run)) ->
-                    visit
-                        [ Number(i + 1); Name name ]
-                        { batch with
-                            Features = run batch.Features })
-                (visit [ Number 0 ] batch)
+        let features (plan: Plan) (features: torch.Tensor) =
+            Scope.run (fun () ->
+                let targets = Targets.ofSoft (torch.zeros (features.shape[0], 1L))
+                (apply plan (Batch.create features targets)).Features)
 
         { core with
             Apply = apply
-            Forward = fun plan staged batch -> Batch.scope (fun () -> forward plan staged batch) }
+            ApplyFeatures = features
+            ApplyMaps = None
+            Forward = Attach.forwardWith apply
+            Hooked = Hooks.forwardWith apply }
 
 /// How strictly a law holds.
 [<RequireQualifiedAccess>]

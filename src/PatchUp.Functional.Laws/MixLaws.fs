@@ -535,6 +535,95 @@ module LabelLaws =
                      Rescale = NoRescale }))
             check
 
+    /// A plan of which every draw acts at the input.
+    let private atInput (plan: Plan) =
+        { plan with
+            Draws = plan.Draws |> List.map (fun drawn -> { drawn with Place = Number 0 }) }
+
+    /// Images that say whose they are: every feature of sample n is n.
+    let private owners (trial: Trial) (channels: int) =
+        let index = torch.arange(int64 trial.Count).reshape(-1L, 1L, 1L, 1L)
+        index.expand(int64 trial.Count, int64 channels, int64 trial.Shape.Height, int64 trial.Shape.Width).contiguous()
+
+    let pixelLabels =
+        let check (s: Subject) (trial: Trial) =
+            let plan = atInput (Mixing.plan s trial)
+
+            let isWhole (drawn: Drawn) =
+                drawn.Partner.IsSome && drawn.Mask.Channels = 1
+
+            match s.ApplyMaps with
+            | Some applyMaps when Mixing.isHard plan && List.forall isWhole plan.Draws ->
+                let labels = applyMaps plan ((owners trial 1).squeeze 1L)
+
+                let images =
+                    s.ApplyFeatures plan ((owners trial trial.Shape.Channels).``to``(torch.float32))
+
+                Verdict.equal
+                    "the type and size"
+                    (torch.int64, [ trial.Count; trial.Shape.Height; trial.Shape.Width ])
+                    (labels.dtype, Read.size labels)
+                :: [ for c in 0 .. trial.Shape.Channels - 1 ->
+                         Verdict.equal
+                             $"the owners by label and those in channel {c}"
+                             (Read.values (images.select (1L, int64 c)))
+                             (Read.values labels) ]
+                |> Verdict.all
+            | _ -> Verdict.NotApplicable
+
+        law
+            "a pixel's label comes with the pixel"
+            150
+            "mixed at the input by whole pixels, class indices [N,H,W] are of the image that each pixel comes from"
+            (Generators.regularizer
+             |> Generators.changed (fun step ->
+                 { Mixing.labelled step with
+                     Region = Shared step.Region
+                     Mix = Swap }))
+            check
+
+    let pixelWeights =
+        let check (s: Subject) (trial: Trial) =
+            let plan = atInput (Mixing.plan s trial)
+
+            match s.ApplyMaps, plan.Draws with
+            | Some applyMaps, [ drawn ] when drawn.Partner.IsSome && drawn.View = AsIs ->
+                let images =
+                    s.ApplyFeatures plan ((owners trial trial.Shape.Channels).``to``(torch.float64))
+
+                let maps =
+                    torch.nn.functional
+                        .one_hot((owners trial 1).squeeze 1L, int64 trial.Count)
+                        .permute(0L, 3L, 1L, 2L)
+                        .contiguous()
+                        .``to``(torch.float64)
+                    |> applyMaps plan
+
+                let index =
+                    torch.arange(int64 trial.Count, dtype = torch.float64).reshape(1L, -1L, 1L, 1L)
+
+                [ Verdict.near
+                      "the weights' sums"
+                      0.0
+                      1e-6
+                      (Array.create (trial.Count * trial.Shape.Height * trial.Shape.Width) 1.0)
+                      (Read.values (maps.sum 1L))
+                  Verdict.near
+                      "the mean owner by label and by pixel"
+                      1e-6
+                      1e-6
+                      (Read.values (images.mean [| 1L |]))
+                      (Read.values ((maps * index).sum 1L)) ]
+                |> Verdict.all
+            | _ -> Verdict.NotApplicable
+
+        law
+            "soft maps mix as their pixels do"
+            100
+            "at each pixel the weight of y_i in soft maps [N,K,H,W] is the share of its channels that comes from x_i"
+            (Generators.oneStep |> Generators.changed Mixing.labelled)
+            check
+
     let equations78 =
         let check (s: Subject) (trial: Trial) =
             let plan = Mixing.plan s trial
@@ -676,6 +765,8 @@ module LabelLaws =
     let all =
         [ rowsSumToOne
           followFeatures
+          pixelLabels
+          pixelWeights
           equations78
           smoothingCommutes
           kindsAgree

@@ -46,6 +46,25 @@ module NetworkLaws =
                   convolution width
                   head ] }
 
+    /// A function as a module, whose output a hook sees.
+    [<Sealed>]
+    type private Layer(run: torch.Tensor -> torch.Tensor) =
+        inherit torch.nn.Module<torch.Tensor, torch.Tensor>("Layer")
+        override _.forward features = Scope.run (fun () -> run features)
+
+    /// The same network as a model with a submodule for each stage.
+    let private modular (staged: Staged) : Hooked =
+        let rec layer (path: string list) run : struct (string * torch.nn.Module<torch.Tensor, torch.Tensor>) =
+            match path with
+            | [ name ] -> struct (name, new Layer(run))
+            | name :: inner -> struct (name, torch.nn.Sequential(layer inner run))
+            | [] -> invalidArg (nameof path) "A stage has a name."
+
+        let layers =
+            [| for name, run in staged.Stages -> layer (List.ofArray (name.Split '.')) run |]
+
+        torch.nn.Sequential layers |> Hooks.attach (List.map fst staged.Stages)
+
     /// A site of the small network in the place of one that it does not have.
     let private relocated (site: Site) =
         let known place =
@@ -93,6 +112,28 @@ module NetworkLaws =
 
     let private plainForward (staged: Staged) (features: torch.Tensor) =
         staged.Stages |> List.fold (fun x (_, run) -> run x) features
+
+    /// Two ways through a network with the same bits of logits, targets and the features' gradient.
+    let private samePasses (batch: Batch) (expected: Batch -> Batch) (found: Batch -> Batch) =
+        let withGradient (forward: Batch -> Batch) =
+            let features = batch.Features.detach().clone().requires_grad_(true)
+            let result = forward { batch with Features = features }
+
+            if result.Features.requires_grad then
+                result.Features.square().sum().backward()
+
+            result,
+            (if isNull features.grad then
+                 [||]
+             else
+                 Read.bytes features.grad)
+
+        let expected, expectedGradient = withGradient expected
+        let found, gradient = withGradient found
+
+        [ Mixing.sameBits "the logits and targets" expected found
+          Verdict.equal "the gradient's bits" expectedGradient gradient ]
+        |> Verdict.all
 
     let noPlan =
         ofTrials
@@ -148,24 +189,56 @@ module NetworkLaws =
                                     Features = run batch.Features })
                         (visit 0 "" batch)
 
-                let withGradient forward =
-                    let features = batch.Features.detach().clone().requires_grad_(true)
-                    let result: Batch = forward { batch with Features = features }
+                samePasses batch byHand (s.Forward plan staged))
 
-                    if result.Features.requires_grad then
-                        result.Features.square().sum().backward()
+    let hooks =
+        ofTrials
+            "stages = hooks"
+            100
+            ("hooks at submodules give the bits that stages of the same names give, logits, targets and gradients; "
+             + "numbers name the same sites, and the shapes found are the same")
+            (fun s trial staged batch ->
+                let hooked = modular staged
+                use _ = hooked.Module
+                let plan = planFor s staged trial batch.Features
 
-                    result,
-                    (if isNull features.grad then
-                         [||]
-                     else
-                         Read.bytes features.grad)
+                let expected, found =
+                    s.Shapes staged batch.Features, s.HookedShapes hooked batch.Features
 
-                let expected, expectedGradient = withGradient byHand
-                let found, gradient = withGradient (s.Forward plan staged)
+                [ for place in
+                      Number 0
+                      :: Number 9
+                      :: List.collect (fun k -> [ Number k; Name names[k - 1] ]) [ 1..4 ] do
+                      Verdict.equal $"the shape at {place}" (expected place) (found place)
 
-                [ Mixing.sameBits "the logits and targets" expected found
-                  Verdict.equal "the gradient's bits" expectedGradient gradient ]
+                  samePasses batch (s.Forward plan staged) (s.Hooked plan hooked) ]
+                |> Verdict.all)
+
+    let hooksEnd =
+        ofTrials
+            "hooks end with their pass"
+            60
+            "after a pass with a plan, and after one that raised, the model's own pass has the bits that it had before"
+            (fun s trial staged batch ->
+                let hooked = modular staged
+                use _ = hooked.Module
+                let plan = planFor s staged trial batch.Features
+                let before = Read.bytes (hooked.Module.call batch.Features)
+                let others = Trial.batch { trial with Count = trial.Count + 1 }
+
+                let raised =
+                    try
+                        s.Hooked plan hooked others |> ignore
+                        false
+                    with :? ArgumentException ->
+                        true
+
+                let afterRefusal = Read.bytes (hooked.Module.call batch.Features)
+                s.Hooked plan hooked batch |> ignore
+
+                [ Verdict.equal "a batch of another size raises" (not plan.Draws.IsEmpty) raised
+                  Verdict.equal "the bits after the pass that raised" before afterRefusal
+                  Verdict.equal "the bits after the pass" before (Read.bytes (hooked.Module.call batch.Features)) ]
                 |> Verdict.all)
 
     let finiteDifferences =
@@ -245,10 +318,13 @@ module NetworkLaws =
                 @ seen "evaluation" false
                 |> Verdict.all)
 
-    let all = [ noPlan; composition; finiteDifferences; probe ]
+    let all = [ noPlan; composition; hooks; hooksEnd; finiteDifferences; probe ]
 
-    /// The network, for the laws of memory.
-    let internal networkOf trial = network (onMaps trial), onMaps trial
+    /// The network, as stages and as a model, for the laws of memory.
+    let internal networkOf trial =
+        let trial = onMaps trial
+        let staged = network trial
+        staged, modular staged, trial
 
     /// The plan of a network's trial.
     let internal planOf s staged trial features = planFor s staged trial features
@@ -311,17 +387,25 @@ module MemoryLaws =
             "live native tensors grow by exactly the logits and targets; probing shapes leaves none"
             Generators.regularizer
             (fun s trial ->
-                let staged, trial = NetworkLaws.networkOf trial
+                let staged, hooked, trial = NetworkLaws.networkOf trial
                 use _ = staged.Module
+                use _ = hooked.Module
                 let batch = Trial.batch trial
 
                 let plan, ofPlan =
                     counted (fun () -> NetworkLaws.planOf s staged trial batch.Features)
 
-                let result, ofForward = counted (fun () -> s.Forward plan staged batch)
+                let ofResult forward =
+                    let result, grown = counted (fun () -> forward plan batch)
+                    grown - int64 (Batch.tensors result).Length
 
                 [ Verdict.equal "tensors after probing and drawing" 0L ofPlan
-                  Verdict.equal "tensors after forward" (int64 (Batch.tensors result).Length) ofForward ]
+                  Verdict.equal "tensors beyond the result" 0L (ofResult (fun plan -> s.Forward plan staged))
+                  Verdict.equal "tensors beyond the result of hooks" 0L (ofResult (fun plan -> s.Hooked plan hooked))
+                  Verdict.equal
+                      "tensors after probing by hooks"
+                      0L
+                      (snd (counted (fun () -> s.HookedShapes hooked batch.Features))) ]
                 |> Verdict.all)
 
     let ownership =

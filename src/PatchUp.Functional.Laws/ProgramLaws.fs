@@ -178,6 +178,21 @@ module RegularizerLaws =
                 :: [ for rows in Targets.tensors mixed.Targets -> sameKind "the targets" batch.Targets.Soft rows ]
                 |> Verdict.all)
 
+    let featuresAlone =
+        exact
+            "features alone are mixed the same way"
+            100
+            "applyFeatures p x has the bits of the features of apply p (x, y)"
+            Generators.regularizer
+            (fun s trial ->
+                let batch = Trial.batch trial
+                let plan = Mixing.plan s trial
+
+                Verdict.equal
+                    "the bits"
+                    (Read.bytes (s.Apply plan batch).Features)
+                    (Read.bytes (s.ApplyFeatures plan batch.Features)))
+
     let inputUntouched =
         exact
             "the input is untouched"
@@ -406,6 +421,7 @@ module RegularizerLaws =
           sites
           freshAtEachSite
           shapeKept
+          featuresAlone
           inputUntouched
           batchOfOne
           pairingsArePermutations
@@ -649,6 +665,16 @@ module ReplayLaws =
                      | other -> other)
                 Rescale = NoRescale })
 
+    /// The place, the kept weights and the lambda of sample i of a plan's draws.
+    let private sample (shape: Shape) (plan: Plan) i =
+        plan.Draws
+        |> List.map (fun drawn ->
+            drawn.Place,
+            MaskValues.spread plan.Count shape drawn.Mask
+            |> Array.chunkBySize (shape.Channels * shape.Height * shape.Width)
+            |> Array.item i,
+            drawn.Lambda[i % drawn.Lambda.Length])
+
     let batchesCut =
         let check (s: Subject) (trial: Trial) =
             let drawn first count =
@@ -658,14 +684,7 @@ module ReplayLaws =
 
                 s.Draw trial.Key info trial.Regularizer
 
-            // What is drawn for sample i of a plan.
-            let sample (plan: Plan) i =
-                plan.Draws
-                |> List.map (fun drawn ->
-                    MaskValues.spread plan.Count trial.Shape drawn.Mask
-                    |> Array.chunkBySize (trial.Shape.Channels * trial.Shape.Height * trial.Shape.Width)
-                    |> Array.item i,
-                    drawn.Lambda[i % drawn.Lambda.Length])
+            let sample = sample trial.Shape
 
             let isPerSample step =
                 match step.Region, step.Mix, step.Site with
@@ -691,13 +710,53 @@ module ReplayLaws =
             "the region and lambda of sample First + i are the same in one batch of N and in two parts of it"
             (OfRegularizer(perSampleLeaves, check))
 
+    let parts =
+        let check (s: Subject) (trial: Trial) =
+            let info = Trial.info trial
+            let whole = s.Draw trial.Key info trial.Regularizer
+            let sample = sample trial.Shape
+
+            let cuts =
+                [ for size in 1 .. trial.Count do
+                      for offset in 0..size .. trial.Count - 1 -> offset, min size (trial.Count - offset) ]
+
+            [ for offset, count in cuts do
+                  let part = s.Draw trial.Key (s.Part offset count info) trial.Regularizer
+                  let what = $"of samples {offset} .. {offset + count - 1}"
+
+                  if count = trial.Count then
+                      Verdict.require (part = whole) (fun () -> "a part that is the whole is drawn otherwise.")
+
+                  Verdict.equal $"the number of draws {what}" whole.Draws.Length part.Draws.Length
+
+                  for i in 0 .. count - 1 do
+                      Verdict.equal
+                          $"the draws {what} for sample {offset + i}"
+                          (sample whole (offset + i))
+                          (sample part i)
+
+                  Verdict.require
+                      (part.Draws
+                       |> List.forall (fun drawn ->
+                           drawn.Partner |> Option.forall (Array.forall (fun j -> j >= 0 && j < count))))
+                      (fun () -> $"a partner {what} is none of these.") ]
+            |> Verdict.all
+
+        law
+            "parts of a batch draw what the whole draws"
+            LawKind.Exact
+            100
+            ("for micro-batches and ranks: sites, choices, masks and lambdas of each sample are those of the whole batch, "
+             + "partners are within the part, and the whole is a part of itself")
+            (OfRegularizer(Generators.regularizer, check))
+
     let fresh =
         law
-            "another key or another batch draws afresh"
+            "another key, batch or part draws afresh"
             LawKind.Exact
             60
-            ("over 20 keys, and over 20 batches of one epoch, masks, "
-             + "lambdas, partners, sites and choices are not always the same")
+            ("over 20 keys, and over 20 batches of one epoch, masks, lambdas, partners, sites and choices are not always the "
+             + "same; over 20 parts of one batch, partners are not")
             (OfLibrary(fun s ->
                 let cases =
                     Arb.fromGen (Gen.zip Generators.key.Generator (Gen.elements [ id; PerSample ]))
@@ -726,12 +785,19 @@ module ReplayLaws =
                               (plans |> List.distinctBy (fun plan -> plan.Draws.Head.Place) |> List.length > 2)
                               (fun () -> $"over 20 {what} a choice of branch or of site is always the same.") ]
 
+                    let partners =
+                        [ for i in 0..19 ->
+                              let plan = s.Draw key (s.Part (6 * i) 6 { info with Count = 120 }) program
+                              plan.Draws.Head.Partner ]
+
                     [ differ "keys" (fun i -> s.Draw (Key.child i key) info program)
-                      differ "batches" (fun i -> s.Draw key { info with First = 6 * i } program) ]
+                      differ "batches" (fun i -> s.Draw key { info with First = 6 * i } program)
+                      [ Verdict.require ((List.distinct partners).Length > 1) (fun () ->
+                            "over 20 parts of a batch every partner is the same.") ] ]
                     |> Seq.concat
                     |> Verdict.all)))
 
-    let all = [ appliedTwice; drawnTwice; fromText; batchesCut; fresh ]
+    let all = [ appliedTwice; drawnTwice; fromText; batchesCut; parts; fresh ]
 
 /// Laws of regularizers as text.
 module NotationLaws =

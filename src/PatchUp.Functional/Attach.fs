@@ -12,7 +12,26 @@ type Staged =
         Stages: (string * (torch.Tensor -> torch.Tensor)) list
     }
 
-/// Runs a network with a plan.
+/// Finds out about a network without changing it.
+[<RequireQualifiedAccess>]
+module internal Probe =
+
+    /// Runs in evaluation mode and without gradients; afterwards every submodule is in the mode that it was in.
+    let run (network: torch.nn.Module) (probe: unit -> 'a) : 'a =
+        // Parents come before their children, and setting a mode sets the children's too.
+        let modes =
+            [ for part in Seq.append [ network ] (network.modules ()) -> part, part.training ]
+
+        network.eval ()
+
+        try
+            use _ = torch.no_grad ()
+            Scope.value probe
+        finally
+            for part, mode in modes do
+                part.train mode
+
+/// Runs a network of named stages with a plan.
 [<RequireQualifiedAccess>]
 module Attach =
 
@@ -21,11 +40,9 @@ module Attach =
         [ Number 0 ]
         :: (staged.Stages |> List.mapi (fun i (name, _) -> [ Number(i + 1); Name name ]))
 
-    /// Forward through the stages, mixing at each site what the plan has for it. The result's features are the logits, its targets those
-    /// that the loss wants; both are the caller's, and the batch stays as it is.
-    let forward (plan: Plan) (staged: Staged) (batch: Batch) : Batch =
-        let visit places batch =
-            Plan.apply (Plan.only places plan) batch
+    /// The same with a mixing function of one's own in the place of `Plan.apply`.
+    let forwardWith (apply: Plan -> Batch -> Batch) (plan: Plan) (staged: Staged) (batch: Batch) : Batch =
+        let visit places batch = apply (Plan.only places plan) batch
 
         let step (batch: Batch) (places, (_, run)) =
             let arrived =
@@ -42,25 +59,22 @@ module Attach =
             let sites = places staged
             List.zip sites.Tail staged.Stages |> List.fold step (visit sites.Head batch))
 
+    /// Forward through the stages, mixing at each site what the plan has for it. The result's features are the logits, its targets those
+    /// that the loss wants; both are the caller's, and the batch stays as it is.
+    let forward (plan: Plan) (staged: Staged) (batch: Batch) : Batch =
+        forwardWith Plan.apply plan staged batch
+
     /// The shape of the features at every place, found by running one sample of `input` `[N,...]` without gradients and in evaluation mode.
     let shapes (staged: Staged) (input: torch.Tensor) : Place -> Shape option =
-        let wasTraining = staged.Module.training
-        staged.Module.eval ()
+        let maps =
+            Probe.run staged.Module (fun () ->
+                staged.Stages
+                |> List.scan (fun features (_, run) -> run features) (input.narrow (0L, 0L, 1L))
+                |> List.map Batch.shapeOf)
 
-        try
-            use _ = torch.no_grad ()
+        let known =
+            Map
+                [ for names, shape in List.zip (places staged) maps do
+                      for name in names -> name, shape ]
 
-            let maps =
-                Scope.value (fun () ->
-                    staged.Stages
-                    |> List.scan (fun features (_, run) -> run features) (input.narrow (0L, 0L, 1L))
-                    |> List.map Batch.shapeOf)
-
-            let known =
-                Map
-                    [ for names, shape in List.zip (places staged) maps do
-                          for name in names -> name, shape ]
-
-            fun place -> Map.tryFind place known
-        finally
-            staged.Module.train wasTraining
+        fun place -> Map.tryFind place known

@@ -38,13 +38,21 @@ type Batch =
 [<RequireQualifiedAccess>]
 module Targets =
 
-    /// Targets given as numbers: one-hot, soft or multi-label rows `[N,K]`, floating point. The tensor stays the caller's.
+    /// Targets given as numbers: one-hot, soft or multi-label rows `[N,K]`, floating point; half precision is widened to float32, so that mixed
+    /// rows keep their sum. The tensor stays the caller's.
     let ofSoft (rows: torch.Tensor) : Targets =
         if rows.dim () <> 2L || not (rows.is_floating_point ()) then
             let shape = String.Join(",", rows.shape)
             invalidArg (nameof rows) $"Soft targets are floating-point rows [N,K]; these are {rows.dtype} [{shape}]."
 
-        { Soft = rows.alias (); Mixed = None }
+        let isHalf = rows.dtype = torch.bfloat16 || rows.dtype = torch.float16
+
+        { Soft =
+            if isHalf then
+                rows.``to`` (torch.float32)
+            else
+                rows.alias ()
+          Mixed = None }
 
     /// Class indices 0 .. classes - 1 as one-hot rows `[N,K]` in float32 on the device; an ArgumentException for an index outside.
     let ofIndices (device: torch.Device) (classes: int) (labels: int[]) : Targets =

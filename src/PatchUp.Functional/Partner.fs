@@ -46,7 +46,7 @@ module Partner =
     /// An ArgumentException if a class pairing is drawn without labels.
     let draw (key: Key) (info: BatchInfo) (partner: Partner) : int[] option =
         let n = info.Count
-        let key = BatchInfo.batchKey info key
+        let key = BatchInfo.partKey info key
 
         match partner with
         | Blank -> None

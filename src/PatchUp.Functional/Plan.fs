@@ -184,51 +184,53 @@ module Plan =
                   Unchanged = spread count (Mask.unchanged drawn.Mask)
                   Objective = drawn.Objective } }
 
-    let private applyDrawn count (batch: Batch) (drawn: Drawn) : Batch =
-        let own = batch.Features
+    let private partnerOn (device: torch.Device) (drawn: Drawn) : torch.Tensor option =
+        drawn.Partner
+        |> Option.map (fun map -> torch.tensor (Array.map int64 map, device = device))
 
+    /// The partner's values, or zeros, as the mask's altered features take them.
+    let private partnerView (drawn: Drawn) (partner: torch.Tensor option) (own: torch.Tensor) =
+        match partner with
+        | Some partner ->
+            let features = own.index_select (0L, partner)
+
+            match drawn.View with
+            | AsIs -> features
+            | Resized -> resize drawn.Mask features
+        | None -> torch.zeros_like own
+
+    let private mixFeatures (drawn: Drawn) (partner: torch.Tensor option) (own: torch.Tensor) : torch.Tensor =
         let weight =
             { Mask = drawn.Mask
               Toward = drawn.Lambda |> Array.map (fun lambda -> 1.0 - lambda) }
 
-        let partner =
-            drawn.Partner
-            |> Option.map (fun map -> torch.tensor (Array.map int64 map, device = own.device))
+        let mixed = partnerView drawn partner own |> Blend.blend weight own
 
-        let mixed =
-            match partner with
-            | Some partner ->
-                let features = own.index_select (0L, partner)
+        if drawn.Scale.Length = 0 then
+            mixed
+        else
+            let size =
+                Array.init (int (own.dim ())) (fun axis -> if axis = 0 then int64 drawn.Scale.Length else 1L)
 
-                match drawn.View with
-                | AsIs -> features
-                | Resized -> resize drawn.Mask features
-            | None -> torch.zeros_like own
-            |> Blend.blend weight own
+            mixed
+            * torch.tensor(drawn.Scale, ReadOnlySpan size, device = own.device).``to``(own.dtype)
 
-        let scaled =
-            if drawn.Scale.Length = 0 then
-                mixed
-            else
-                let size =
-                    Array.init (int (own.dim ())) (fun axis -> if axis = 0 then int64 drawn.Scale.Length else 1L)
+    let private applyDrawn count (batch: Batch) (drawn: Drawn) : Batch =
+        let partner = partnerOn batch.Features.device drawn
 
-                mixed
-                * torch.tensor(drawn.Scale, ReadOnlySpan size, device = own.device).``to``(own.dtype)
-
-        { Features = scaled
+        { Features = mixFeatures drawn partner batch.Features
           Targets =
             match partner with
             | Some partner -> mixTargets count drawn partner batch.Targets
             | None -> batch.Targets }
 
-    let private check (plan: Plan) (batch: Batch) =
-        let count = int batch.Features.shape[0]
+    let private check (plan: Plan) (features: torch.Tensor) =
+        let count = int features.shape[0]
 
         if not plan.Draws.IsEmpty && count <> plan.Count then
-            invalidArg (nameof batch) $"The plan was drawn for {plan.Count} samples and the batch has {count}."
+            invalidArg (nameof features) $"The plan was drawn for {plan.Count} samples and the batch has {count}."
 
-        let shape = Batch.shapeOf batch.Features
+        let shape = Batch.shapeOf features
 
         for drawn in plan.Draws do
             let mask = drawn.Mask
@@ -239,12 +241,94 @@ module Plan =
                 || mask.Width <> shape.Width
             then
                 invalidArg
-                    (nameof batch)
+                    (nameof features)
                     $"At site {drawn.Place} the plan's mask is {mask.Channels}x{mask.Height}x{mask.Width} and the features are {shape}."
 
     /// Applies every draw of the plan, in order, to one batch: x' = blend w x x[partner] and y' = blend (mean w) y y[partner], with
     /// w = (1 - M)(1 - lambda). The only place where tensors are mixed. The batch stays as it is; the result's tensors are new and the caller's.
     /// An ArgumentException if the batch is not of the size and shape that the plan was drawn for.
     let apply (plan: Plan) (batch: Batch) : Batch =
-        check plan batch
+        check plan batch.Features
         Batch.scope (fun () -> plan.Draws |> List.fold (applyDrawn plan.Count) batch)
+
+    /// x' of `apply` alone, where labels are mixed by other means (`applyMaps`) or there are none.
+    let applyFeatures (plan: Plan) (features: torch.Tensor) : torch.Tensor =
+        check plan features
+
+        Scope.run (fun () ->
+            (features, plan.Draws)
+            ||> List.fold (fun own drawn -> mixFeatures drawn (partnerOn own.device drawn) own))
+
+    /// The mask of a map's pixels: the mean over channels where these have masks of their own.
+    let private ofPixels (mask: Mask) : Mask =
+        if mask.Channels = 1 then
+            mask
+        else
+            let area = mask.Height * mask.Width
+
+            let own i =
+                match mask.Values with
+                | Hard bits -> if bits[i] then 1.0f else 0.0f
+                | Soft own -> own[i]
+
+            { mask with
+                Channels = 1
+                Values =
+                    Array.init (mask.Samples * area) (fun i ->
+                        let first = i / area * Mask.stride mask + i % area
+                        Array.init mask.Channels (fun c -> own (first + c * area)) |> Array.average)
+                    |> Soft }
+
+    /// Why a map of class indices cannot follow a draw.
+    let private unlabellable (drawn: Drawn) : string option =
+        match drawn.Mask.Values with
+        | Soft _ -> Some "its mask is soft"
+        | Hard _ when drawn.Mask.Channels > 1 -> Some "each channel has a mask of its own; `shared` draws one for all"
+        | Hard _ when drawn.Lambda |> Array.exists (fun lambda -> lambda <> 0.0 && lambda <> 1.0) ->
+            Some "it blends two images"
+        | Hard _ when drawn.View <> AsIs -> Some "it resizes the partner's image"
+        | Hard _ -> None
+
+    /// Mixes what is known of every pixel as the plan mixes the images at the input: class indices `[N,H,W]` of whole numbers, where each pixel
+    /// gets the label of the image that it came from, or soft maps `[N,K,H,W]` of floating-point weights, where it gets the mix of both labels.
+    /// Blanked pixels keep their labels. The result is new and the caller's. An ArgumentException for maps of another size than the images', for a
+    /// plan that mixes at another site than the input, and for class indices under a plan that does not swap whole pixels.
+    let applyMaps (plan: Plan) (maps: torch.Tensor) : torch.Tensor =
+        let isSoft = maps.is_floating_point ()
+        let rank = if isSoft then 4L else 3L
+
+        if maps.dim () <> rank then
+            let shape = String.Join(",", maps.shape)
+
+            invalidArg
+                (nameof maps)
+                $"Maps are class indices [N,H,W] or floating-point weights [N,K,H,W]; these are {maps.dtype} [{shape}]."
+
+        let mixing = plan.Draws |> List.filter _.Partner.IsSome
+
+        for drawn in mixing do
+            if drawn.Place <> Number 0 then
+                invalidArg
+                    (nameof plan)
+                    $"The plan mixes at site {drawn.Place}: only what is mixed at the input has pixels with labels."
+
+            match unlabellable drawn with
+            | Some reason when not isSoft ->
+                invalidArg
+                    (nameof plan)
+                    $"Class indices cannot follow {drawn.Place}'s mixing: {reason}. Soft maps [N,K,H,W] can."
+            | _ -> ()
+
+        let pixels =
+            { plan with
+                Draws =
+                    mixing
+                    |> List.map (fun drawn ->
+                        { drawn with
+                            Mask = ofPixels drawn.Mask }) }
+
+        Scope.run (fun () ->
+            if isSoft then
+                applyFeatures pixels maps
+            else
+                (applyFeatures pixels (maps.unsqueeze 1L)).squeeze 1L)

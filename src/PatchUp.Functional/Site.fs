@@ -68,7 +68,9 @@ type BatchInfo =
     {
         /// Index, within the epoch, of the batch's first sample. Two batches drawn with one key differ by this.
         First: int
-        /// N, the number of samples.
+        /// Index, within the batch, of the first sample that is spoken of: 0 but for a part of the batch (`BatchInfo.part`).
+        Offset: int
+        /// N, the number of samples that are spoken of.
         Count: int
         /// Class indices `[N]`, where the batch has them.
         Labels: int[] option
@@ -89,6 +91,7 @@ module BatchInfo =
             invalidArg (nameof count) $"A batch has at least one sample, not {count}."
 
         { First = 0
+          Offset = 0
           Count = count
           Labels = None
           Shape = shape
@@ -98,10 +101,34 @@ module BatchInfo =
     /// `count` samples of one shape, whatever the place.
     let ofShape (count: int) (shape: Shape) : BatchInfo = create count (fun _ -> Some shape)
 
+    /// What is known of `count` samples of the batch, from `offset` on: of a micro-batch under gradient accumulation, or of one rank's share.
+    /// What is drawn once a batch then comes out as for the whole, what is drawn for each sample as for that sample; partners are drawn within
+    /// the part, and kept fractions (`rescale Batch`) counted in it. An ArgumentException for a part that is empty or not within the batch.
+    let part (offset: int) (count: int) (info: BatchInfo) : BatchInfo =
+        if offset < 0 || count < 1 || int64 offset + int64 count > int64 info.Count then
+            invalidArg
+                (nameof offset)
+                $"{count} samples from {offset} on are no part of a batch of {info.Count}: its samples are 0 .. {info.Count - 1}."
+
+        { info with
+            Offset = info.Offset + offset
+            Count = count
+            Labels = info.Labels |> Option.map (fun labels -> Array.sub labels offset count)
+            Saliency =
+                info.Saliency
+                |> Option.map (fun saliency ->
+                    lazy
+                        (let area = saliency.Value.Length / info.Count
+                         Array.sub saliency.Value (offset * area) (count * area))) }
+
     /// The key for what is drawn once a batch.
     let internal batchKey (info: BatchInfo) (key: Key) =
         key |> Key.child 0 |> Key.child info.First
 
+    /// The key for what is drawn for the samples among themselves: once a batch, or once a part of it.
+    let internal partKey (info: BatchInfo) (key: Key) =
+        key |> Key.child 0 |> Key.child (info.First + info.Offset)
+
     /// The key for what is drawn for sample `i` of the batch: it does not depend on how the epoch is cut into batches.
     let internal sampleKey (info: BatchInfo) (i: int) (key: Key) =
-        key |> Key.child 1 |> Key.child (info.First + i)
+        key |> Key.child 1 |> Key.child (info.First + info.Offset + i)

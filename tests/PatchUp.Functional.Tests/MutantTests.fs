@@ -190,6 +190,11 @@ let private relabelled (change: Plan -> Batch -> Targets -> Targets) =
                 { mixed with
                     Targets = change plan batch mixed.Targets } }
 
+/// Pixels' labels by another plan than their features.
+let private mapping (change: Drawn -> Drawn) =
+    { core with
+        ApplyMaps = Some(fun plan -> Plan.applyMaps (planned change plan)) }
+
 let private remixed (change: Plan -> MixedTargets -> MixedTargets) =
     relabelled (fun plan _ targets ->
         { targets with
@@ -984,6 +989,35 @@ let private ofLabels =
                           Width = mask.Width }
                         false)) ]
       kills
+          LabelLaws.pixelLabels
+          [ "class indices not permuted", mapping (repartnered (fun map -> Array.init map.Length id))
+            "class indices by a shifted mask", mapping (remasked shifted)
+            "class indices of the unchanged pixels mixed", mapping (remasked Mask.complement)
+            "class indices as floating-point numbers",
+            { core with
+                ApplyMaps = Some(fun plan maps -> (Plan.applyMaps plan maps).``to``(torch.float32)) } ]
+      kills
+          LabelLaws.pixelWeights
+          [ "soft maps by the mask of the first channel",
+            mapping (
+                remasked (fun mask ->
+                    let area = mask.Height * mask.Width
+
+                    let first (values: 'v[]) =
+                        values
+                        |> Array.chunkBySize (mask.Channels * area)
+                        |> Array.collect (Array.take area)
+
+                    { mask with
+                        Channels = 1
+                        Values =
+                            match mask.Values with
+                            | Hard bits -> Hard(first bits)
+                            | Soft own -> Soft(first own) })
+            )
+            "lambda ignored in soft maps", mapping (relambdad (fun _ -> 0.0))
+            "soft maps not permuted", mapping (repartnered (fun map -> Array.init map.Length id)) ]
+      kills
           LabelLaws.equations78
           [ "Y is the partner's target in a soft mix",
             remixed (fun plan mixed ->
@@ -1295,6 +1329,14 @@ let private ofRegularizers =
                 | first :: _ -> draws |> List.map (fun drawn -> { drawn with Lambda = first.Lambda })
                 | [] -> []) ]
       kills
+          RegularizerLaws.featuresAlone
+          [ "features alone left as they are",
+            { core with
+                ApplyFeatures = fun _ features -> features.alias () }
+            "features alone by another permutation",
+            { core with
+                ApplyFeatures = fun plan -> Plan.applyFeatures (planned (repartnered (roll 1)) plan) } ]
+      kills
           RegularizerLaws.shapeKept
           [ "half precision turned into single",
             { core with
@@ -1549,6 +1591,88 @@ let private ofNetworks =
                             staged
                             batch }
             "gradients of the unmixed network", { core with Forward = straightThrough } ]
+      [ peer
+            22
+            NetworkLaws.hooks
+            "hooks that compute the mixed features and do not return them"
+            { core with
+                Hooked =
+                    fun plan hooked batch ->
+                        { Hooks.forward plan hooked batch with
+                            Features = hooked.Module.call batch.Features } } ]
+      kills
+          NetworkLaws.hooks
+          [ "numbered sites counted from 0",
+            { core with
+                Hooked =
+                    fun plan hooked batch ->
+                        let earlier (drawn: Drawn) =
+                            match drawn.Place with
+                            | Number k when k > 1 && k < 4 -> { drawn with Place = Number(k - 1) }
+                            | _ -> drawn
+
+                        Hooks.forward (planned earlier plan) hooked batch }
+            "the input passed by",
+            { core with
+                Hooked =
+                    fun plan ->
+                        Hooks.forward
+                            { plan with
+                                Draws = plan.Draws |> List.filter (fun drawn -> drawn.Place <> Number 0) } }
+            "labels of the last site only",
+            { core with
+                Hooked =
+                    fun plan hooked batch ->
+                        let relabel (part: Plan) (here: Batch) =
+                            Plan.apply part { here with Targets = batch.Targets }
+
+                        Hooks.forwardWith relabel plan hooked batch }
+            "no site known by its number",
+            { core with
+                HookedShapes = fun hooked -> Hooks.shapes { hooked with Sites = [] } }
+            "no gradient through a mixed site",
+            { core with
+                Hooked =
+                    fun plan ->
+                        Hooks.forwardWith
+                            (fun part here ->
+                                if part.Draws.IsEmpty then
+                                    Plan.apply part here
+                                else
+                                    Plan.apply
+                                        part
+                                        { here with
+                                            Features = here.Features.detach () })
+                            plan } ]
+      kills
+          NetworkLaws.hooksEnd
+          [ "a hook left behind",
+            { core with
+                Hooked =
+                    fun plan hooked batch ->
+                        let last = Seq.last (hooked.Module.children ())
+
+                        match last with
+                        | :? torch.nn.Module<torch.Tensor, torch.Tensor> as layer ->
+                            layer.register_forward_hook (fun _ _ output -> output.neg ()) |> ignore
+                        | _ -> ()
+
+                        Hooks.forward plan hooked batch }
+            "a hook left behind by a pass that raised",
+            { core with
+                Hooked =
+                    fun plan hooked batch ->
+                        try
+                            Hooks.forward plan hooked batch
+                        with _ ->
+                            let last = Seq.last (hooked.Module.children ())
+
+                            match last with
+                            | :? torch.nn.Module<torch.Tensor, torch.Tensor> as layer ->
+                                layer.register_forward_hook (fun _ _ output -> output.neg ()) |> ignore
+                            | _ -> ()
+
+                            reraise () } ]
       kills
           NetworkLaws.finiteDifferences
           [ "gradients of the unmixed network", { core with Forward = straightThrough }
@@ -1631,6 +1755,21 @@ let private ofReplay =
             { core with
                 Draw = fun key info -> Plan.draw key { info with First = 0 } }
         peer
+            17
+            ReplayLaws.parts
+            "the same draws for each sample in every micro-batch or on every rank"
+            { core with
+                Draw = fun key info -> Plan.draw key { info with Offset = 0 } }
+        peer
+            17
+            ReplayLaws.fresh
+            "the same partners in every micro-batch or on every rank"
+            { core with
+                Part =
+                    fun offset count info ->
+                        { BatchInfo.part offset count info with
+                            Offset = 0 } }
+        peer
             16
             ReplayLaws.fresh
             "the same draws for every key"
@@ -1641,6 +1780,21 @@ let private ofReplay =
           [ "per-sample draws that depend on the batch's size",
             { core with
                 Draw = fun key info -> Plan.draw (Key.child info.Count key) info } ]
+      kills
+          ReplayLaws.parts
+          [ "every part a batch of its own",
+            { core with
+                Part =
+                    fun offset count info ->
+                        { BatchInfo.part offset count info with
+                            First = info.First + offset
+                            Offset = 0 } }
+            "partners from the whole batch",
+            { core with
+                Part = fun offset _ info -> { info with Offset = offset } }
+            "other draws in a part that is the whole",
+            { core with
+                Part = fun offset count info -> BatchInfo.part offset count { info with Offset = info.Offset + 1 } } ]
       kills
           ReplayLaws.fromText
           [ "the calibration left out of the text",
@@ -1682,6 +1836,18 @@ let private ofMemory =
                     fun plan staged batch ->
                         leak ()
                         Attach.forward plan staged batch }
+            "a tensor leaked by hooks",
+            { core with
+                Hooked =
+                    fun plan hooked batch ->
+                        leak ()
+                        Hooks.forward plan hooked batch }
+            "a tensor leaked by the probe of hooks",
+            { core with
+                HookedShapes =
+                    fun hooked input ->
+                        leak ()
+                        Hooks.shapes hooked input }
             "a tensor leaked by the probe",
             { core with
                 Shapes =

@@ -10,6 +10,7 @@ let private suite =
           MutantTests.tests
           Reference.tests
           CoreTests.tests
+          HookTests.tests
           NotationTests.tests
           DataModelTests.tests
           ReproTests.tests
