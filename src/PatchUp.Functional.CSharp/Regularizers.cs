@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using Microsoft.FSharp.Collections;
+using Microsoft.FSharp.Core;
 
 namespace PatchUp.Functional.CSharp;
 
@@ -101,19 +102,31 @@ public static class Regularizers
         RegularizerModule.sequence(ListModule.OfSeq(parts));
 
     /// <summary>Reads a catalogue name or a line of notation such as <c>blocks 7 0.5 |> swap |> atAny [1; 2]</c>.</summary>
+    /// <param name="text">The text.</param>
+    /// <param name="customs">Regions of one's own that the text may name, and what makes them from their arguments.</param>
     /// <exception cref="FormatException">The text is neither; the message names the position and what was expected.</exception>
-    public static Regularizer Parse(string text)
+    public static Regularizer Parse(
+        string text, params (string Name, Func<IReadOnlyList<double>, Region> Make)[] customs)
     {
-        var result = Catalogue.parse(text);
+        var result = Read(text, customs);
         return result.IsOk ? result.ResultValue : throw new FormatException(result.ErrorValue.ToString());
     }
 
     /// <summary>Reads a catalogue name or a line of notation; false if it is neither.</summary>
     public static bool TryParse(string text, [NotNullWhen(true)] out Regularizer? regularizer)
     {
-        var result = Catalogue.parse(text);
+        var result = Read(text, []);
         regularizer = result.IsOk ? result.ResultValue : null;
         return result.IsOk;
+    }
+
+    private static FSharpResult<Regularizer, NotationError> Read(
+        string text, (string Name, Func<IReadOnlyList<double>, Region> Make)[] customs)
+    {
+        var made = customs.Select(custom =>
+            Tuple.Create(custom.Name, FuncConvert.FromFunc((FSharpList<double> arguments) => custom.Make(arguments))));
+        var known = Catalogue.vocabulary;
+        return Notation.parseWith(new Vocabulary(MapModule.OfSeq(made), known.Dists, known.Named), text);
     }
 
     /// <summary>The line of notation that <see cref="Parse"/> reads back to an equal value.</summary>

@@ -362,11 +362,13 @@ module Notation =
         let symbol s =
             if peek () = Symbol s then advance () else expected $"'{s}'"
 
-        /// Runs a smart constructor; what it objects to is said at the word's position.
+        /// Runs a constructor, of a custom perhaps; what it objects to is said at the word's position.
         let checking at make =
             try
                 make ()
-            with :? ArgumentException as e ->
+            with
+            | :? ArgumentException
+            | :? InvalidOperationException as e ->
                 // Without the parameter's name, which .NET appends.
                 fault at (e.Message.Split(" (Parameter")[0])
 

@@ -8,52 +8,9 @@ namespace PatchUp.Functional.CSharp.Tests;
 /// <summary>The facade, used as a C# programmer would.</summary>
 public class FacadeTests
 {
-    // snippet: csharp
-    /// <summary>Trains a CNN of one's own with Hard PatchUp at two named sites; the losses of every step.</summary>
-    private static List<float> Train(Tensor images, int[] labels, int classes)
-    {
-        var conv = nn.Sequential(nn.Conv2d(3, 8, 3, padding: 1), nn.ReLU());
-        var deep = nn.Sequential(nn.Conv2d(8, 16, 3, stride: 2, padding: 1), nn.ReLU());
-        var head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, classes));
-        var model = nn.Sequential(("conv", conv), ("deep", deep), ("head", head));
-        var network = Training.Stages(model, ("conv", conv.call), ("deep", deep.call), ("head", head.call));
-
-        var hardPatchUp = Masks.Blocks(7, 0.5).Swap().AfterAny("conv", "deep").TwoTerm().Sometimes(0.7);
-        var info = network.Describe(images, labels);
-        var optimizer = optim.SGD(model.parameters(), learningRate: 0.1, momentum: 0.9);
-        var losses = new List<float>();
-
-        for (var epoch = 0; epoch < 5; epoch++)
-        {
-            using var scope = NewDisposeScope();
-            var plan = hardPatchUp.Draw(Training.Seed(0).Child(epoch), info);
-            var loss = network.Forward(plan, Training.Batch(images, labels, classes)).Loss();
-            optimizer.zero_grad();
-            loss.backward();
-            optimizer.step();
-            losses.Add(loss.item<float>());
-        }
-
-        return losses;
-    }
-    // end snippet
-
     private static readonly int[] Labels = [0, 1, 2, 0, 1, 2, 0, 1];
 
     private static Tensor Images() => rand(8, 3, 12, 12, generator: new Generator(1));
-
-    [Fact]
-    public void A_network_of_ones_own_trains_reproducibly()
-    {
-        using var images = Images();
-        random.manual_seed(5);
-        var first = Train(images, Labels, 3);
-        random.manual_seed(5);
-        var second = Train(images, Labels, 3);
-        Assert.Equal(5, first.Count);
-        Assert.All(first, loss => Assert.True(float.IsFinite(loss)));
-        Assert.Equal(first, second);
-    }
 
     [Fact]
     public void Regions_combine_with_operators()
@@ -107,7 +64,7 @@ public class FacadeTests
     {
         using var scope = NewDisposeScope();
         var images = Images();
-        var info = Training.Stages(nn.Identity()).Describe(images);
+        var info = Networks.Stages(nn.Identity()).Describe(images);
         var plan = Masks.Rect(0.25).Swap().PairedBy(Partner.NewRolled(1)).Draw(Training.Seed(3), info);
         var mixed = plan.Apply(Training.Batch(images, Labels, 3));
         var partner = images.roll(-1, 0);
@@ -125,7 +82,7 @@ public class FacadeTests
             from method in type.GetMethods(BindingFlags.Public | BindingFlags.Static | BindingFlags.DeclaredOnly)
             from parameter in method.GetParameters().Select(p => p.ParameterType).Append(method.ReturnType)
             select (Method: $"{type.Name}.{method.Name}", Type: parameter);
-        Assert.NotEmpty(signatures);
+        Assert.True(signatures.Count() > 100);
         Assert.DoesNotContain(signatures, s => Mentions(s.Type, "FSharp.Core"));
 
         static bool Mentions(Type type, string assembly) =>
