@@ -42,6 +42,30 @@ let private trained objective learningRate weightDecay : float[] =
 
         Read.values weights)
 
+/// A small model with weights of its own.
+let private smallModel () : torch.nn.Module<torch.Tensor, torch.Tensor> =
+    let model =
+        torch.nn.Sequential(
+            struct ("conv", torch.nn.Conv2d(3L, 4L, 3L, padding = 1L) :> torch.nn.Module<_, _>),
+            struct ("pool", torch.nn.AdaptiveAvgPool2d(1L) :> torch.nn.Module<_, _>),
+            struct ("flat", torch.nn.Flatten() :> torch.nn.Module<_, _>),
+            struct ("head", torch.nn.Linear(4L, 3L) :> torch.nn.Module<_, _>)
+        )
+
+    use generator = new torch.Generator(7UL)
+    use _ = torch.no_grad ()
+
+    for parameter in model.parameters () do
+        parameter.uniform_ (-0.3, 0.3, generator) |> ignore
+
+    model
+
+let private noise () =
+    use generator = new torch.Generator(8UL)
+    torch.rand ([| 6L; 3L; 8L; 8L |], generator = generator)
+
+let private labels = [| 0; 1; 2; 0; 1; 2 |]
+
 let tests =
     testList
         "docs"
@@ -124,25 +148,91 @@ let tests =
 
           test "the training example trains, the same way twice" {
               let losses () =
-                  let conv = torch.nn.Conv2d(3L, 4L, 3L, padding = 1L)
-                  let head = torch.nn.Linear(4L, 3L)
-                  use generator = new torch.Generator(7UL)
-
-                  for parameter in Seq.append (conv.parameters ()) (head.parameters ()) do
-                      use _ = torch.no_grad ()
-                      parameter.uniform_ (-0.3, 0.3, generator) |> ignore
-
-                  let network =
-                      { Module = torch.nn.Sequential(conv, head)
-                        Stages = [ "conv", conv.call; "head", (fun x -> head.call (x.mean ([| 2L; 3L |]))) ] }
-
-                  use images = torch.rand ([| 6L; 3L; 8L; 8L |], generator = generator)
-                  Snippets.train network (blocks 3 0.5 |> swap |> atAny [ 0; 1 ]) images [| 0; 1; 2; 0; 1; 2 |] 3 4
+                  let model = smallModel ()
+                  Snippets.train model [ "conv" ] (blocks 3 0.5 |> swap |> atAny [ 0; 1 ]) (noise ()) labels 3 4
 
               let first = losses ()
               Expect.all first System.Single.IsFinite "finite losses"
+              Expect.isTrue (first[3] < first[0]) "it learns"
               Expect.equal (losses ()) first "everything follows from the key"
           }
+
+          test "the sites of the docs' model are listed" {
+              Expect.equal
+                  (Snippets.listSites (smallModel ()) (noise ()))
+                  [ "input: 3x8x8"; "conv: 4x8x8"; "pool: 4x1x1"; "flat: 4x1x1"; "head: 3x1x1" ]
+                  "sites"
+          }
+
+          test "the staged example is the same network" {
+              let model = smallModel ()
+
+              let part (index: int) =
+                  (Seq.item index (model.children ())) :?> torch.nn.Module<torch.Tensor, torch.Tensor>
+
+              let staged = Snippets.stagedNetwork (part 0) (part 3)
+              let batch = Batch.create (noise ()) (Targets.ofIndices torch.CPU 3 labels)
+              let program = blocks 3 0.5 |> swap |> after "conv"
+              let info = BatchInfo.create 6 (Attach.shapes staged batch.Features)
+              let plan = Plan.draw (Key.ofSeed 1) info program
+              let found = Snippets.stagedForward plan staged batch
+              let expected = Hooks.forward plan (model |> Hooks.attach []) batch
+
+              match
+                  Verdict.near "the logits" 1e-6 1e-6 (Read.values expected.Features) (Read.values found.Features)
+              with
+              | Verdict.Broken reason -> failtest reason
+              | _ -> ()
+          }
+
+          test "without mixing, a step in parts is the step on the whole" {
+              let weights part =
+                  let model = smallModel ()
+                  let network = model |> Hooks.attach [ "conv" ]
+                  let batch = Batch.create (noise ()) (Targets.ofIndices torch.CPU 3 labels)
+                  let info = BatchInfo.create 6 (Hooks.shapes network batch.Features)
+                  use optimizer = torch.optim.SGD(model.parameters (), 0.1)
+
+                  let loss =
+                      Snippets.accumulatedStep network optimizer info (Key.ofSeed 1) identity batch part
+
+                  [| loss
+                     for weight in model.parameters () do
+                         yield! Read.values weight |]
+
+              match Verdict.near "the loss and the weights" 1e-5 1e-6 (weights 6) (weights 4) with
+              | Verdict.Broken reason -> failtest reason
+              | _ -> ()
+          }
+
+          test "a rank draws its share of the whole batch" {
+              let shape: Shape = { Channels = 2; Height = 4; Width = 4 }
+              let program = perSample (rect uniform) |> swap |> atAny [ 0; 1 ]
+              let key = Key.ofSeed 9
+
+              let whole =
+                  Plan.draw
+                      key
+                      { BatchInfo.ofShape 6 shape with
+                          First = 60 }
+                      program
+
+              let share =
+                  Plan.draw key (Snippets.ofRank (fun _ -> Some shape) 1 3 60 [| 0; 1; 2 |]) program
+
+              Expect.equal share.Draws.Head.Place whole.Draws.Head.Place "the site"
+              Expect.equal share.Draws.Head.OwnShare whole.Draws.Head.OwnShare[3..] "the masks"
+          }
+
+          test "the segmentation example mixes classes with their images" {
+              let classes = torch.arange(4L).reshape(4L, 1L, 1L).expand(4L, 8L, 8L).contiguous()
+              let images = classes.unsqueeze(1L).``to``(torch.float32)
+              let mixed, labels = Snippets.mixSegmentation (Key.ofSeed 2) images classes
+              Expect.notEqual (Read.values labels) (Read.values classes) "they are mixed"
+              Expect.equal (Read.values mixed) (Read.values labels) "by the same mask and partners"
+          }
+
+          test "the multi-label loss keeps the laws" { expectKept (Laws.checkLoss Snippets.eachClass) }
 
           test "the custom region draws half of the map, and is read by name" {
               let shape: Shape = { Channels = 2; Height = 8; Width = 8 }

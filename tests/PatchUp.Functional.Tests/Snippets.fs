@@ -20,24 +20,102 @@ let hardPatchUp =
 // end snippet
 
 // snippet: training
-/// Trains a network, given as named stages, for some steps on one batch; the loss of every step.
-let train (network: Staged) regularizer (images: torch.Tensor) (labels: int[]) classes steps =
+/// Trains any model for some steps on one batch, mixing at the outputs of these submodules; the loss of every step.
+let train (model: torch.nn.Module<_, _>) sites regularizer (images: torch.Tensor) (labels: int[]) classes steps =
+    let network = model |> Hooks.attach sites
+
     let info =
-        { BatchInfo.create labels.Length (Attach.shapes network images) with
+        { BatchInfo.create labels.Length (Hooks.shapes network images) with
             Labels = Some labels }
 
-    let optimizer = torch.optim.SGD(network.Module.parameters (), 0.1, momentum = 0.9)
+    let optimizer = torch.optim.SGD(model.parameters (), 0.1, momentum = 0.9)
 
     [ for step in 1..steps ->
           Scope.value (fun () ->
               let plan = Plan.draw (Key.ofSeed 0 |> Key.child step) info regularizer
               let batch = Batch.create images (Targets.ofIndices images.device classes labels)
-              let output = Attach.forward plan network batch
+              let output = Hooks.forward plan network batch
               let loss = Loss.ofBatch CrossEntropy output.Targets output.Features
               optimizer.zero_grad ()
               loss.backward ()
               optimizer.step () |> ignore
               loss.item<float32>()) ]
+// end snippet
+
+// snippet: sites
+/// Every site of a model with the shape of its features, such as `layer1.0.conv2: 64x32x32`.
+let listSites (model: torch.nn.Module<_, _>) (images: torch.Tensor) =
+    [ for name, shape in Hooks.sites model images -> $"{name}: {shape}" ]
+// end snippet
+
+// snippet: stages
+/// A network written as stages: site 1 is "conv", site 2 is "head".
+let stagedNetwork (conv: torch.nn.Module<_, _>) (head: torch.nn.Module<_, _>) =
+    { Module = torch.nn.ModuleList<torch.nn.Module<torch.Tensor, torch.Tensor>>(conv, head)
+      Stages = [ "conv", conv.call; "head", (fun x -> head.call (x.mean [| 2L; 3L |])) ] }
+
+let stagedForward plan (network: Staged) batch = Attach.forward plan network batch
+// end snippet
+
+// snippet: microBatches
+/// One optimizer step on a batch that is run in parts, as where memory is short; its mean loss.
+let accumulatedStep network (optimizer: torch.optim.Optimizer) (info: BatchInfo) key regularizer (whole: Batch) part =
+    optimizer.zero_grad ()
+
+    let losses =
+        [ for offset in 0..part .. info.Count - 1 ->
+              Scope.value (fun () ->
+                  let count = min part (info.Count - offset)
+                  let plan = Plan.draw key (BatchInfo.part offset count info) regularizer
+
+                  let rows (tensor: torch.Tensor) =
+                      tensor.narrow (0L, int64 offset, int64 count)
+
+                  let batch =
+                      Batch.create (rows whole.Features) (Targets.ofSoft (rows whole.Targets.Soft))
+
+                  let output = Hooks.forward plan network batch
+
+                  let share =
+                      Loss.ofBatch CrossEntropy output.Targets output.Features
+                      * torch.tensor (float32 count / float32 info.Count)
+
+                  share.backward ()
+                  float (share.item<float32>())) ]
+
+    optimizer.step () |> ignore
+    List.sum losses
+// end snippet
+
+// snippet: ranks
+/// What rank `rank` of several knows of its share of a batch that begins at sample `first` of the epoch.
+let ofRank shapes rank perRank first (labels: int[]) =
+    { BatchInfo.create perRank shapes with
+        First = first
+        Offset = rank * perRank
+        Labels = Some labels }
+// end snippet
+
+// snippet: segmentation
+/// Images `[N,C,H,W]` and their pixels' classes `[N,H,W]`, mixed by one plan.
+let mixSegmentation key images (classes: torch.Tensor) =
+    let info = BatchInfo.ofShape (int classes.shape[0]) (Batch.shapeOf images)
+
+    let plan = rect uniform |> swap |> at input |> Plan.draw key info
+    Plan.applyFeatures plan images, Plan.applyMaps plan classes
+// end snippet
+
+// snippet: multiLabel
+/// Binary cross-entropy on each class's logit: for rows of targets that need not sum to 1.
+let eachClass =
+    CustomLoss
+        { Name = "bce-with-logits"
+          IsAffine = true
+          PerSample =
+            fun logits targets ->
+                torch.nn.functional
+                    .binary_cross_entropy_with_logits(logits, targets, reduction = torch.nn.Reduction.None)
+                    .mean([| 1L |]) }
 // end snippet
 
 // snippet: custom
