@@ -30,7 +30,8 @@ type JudgedLaw =
         Name: string
         Statement: string
         Verdict: string
-        Cases: int
+        /// Those of which the law speaks; null where it is broken.
+        Cases: int option
         FalseAlarm: float
         /// Null where the law is kept.
         Counterexample: JudgedCase option
@@ -55,11 +56,11 @@ module Judged =
     let private law (options: CheckOptions) (law: Law) (outcome: Outcome) : JudgedLaw =
         let verdict, cases, counterexample =
             match outcome with
-            | Outcome.Passed(_, 0) -> "silent", 0, None
-            | Outcome.Passed(_, applicable) -> "kept", applicable, None
+            | Outcome.Passed(_, 0) -> "silent", Some 0, None
+            | Outcome.Passed(_, applicable) -> "kept", Some applicable, None
             | Outcome.Failed case ->
                 "broken",
-                1,
+                None,
                 Some
                     { Why = case.Reason
                       Program = case.Program
@@ -124,10 +125,14 @@ module Verbs =
 
     let private largest = bigint (1 <<< 20)
 
+    /// Of a map: its places are compared one by one, in many draws.
+    let private largestMap = bigint 4096
+
     let private shape (text: string) : Shape =
         match text.Split 'x' |> Array.map Int32.TryParse with
         | [| (true, channels); (true, height); (true, width) |] when
             List.min [ channels; height; width ] > 0
+            && bigint height * bigint width <= largestMap
             && bigint channels * bigint height * bigint width <= largest
             ->
             { Channels = channels
@@ -135,7 +140,8 @@ module Verbs =
               Width = width }
         | _ ->
             Errors.user
-                $"shape '{text}': it must be channels x height x width such as 64x16x16, of at most {largest} features."
+                $"shape '{text}': it must be channels x height x width such as 64x16x16, of at most {largestMap} \
+                  places and {largest} features."
 
     let private precision (text: string) : Precision =
         match LawsArguments.Types |> List.tryFind (fst >> (=) text) with

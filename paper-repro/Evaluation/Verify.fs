@@ -60,7 +60,11 @@ module Verify =
 
     let private text name case : string =
         match field name case with
-        | value when value.ValueKind = JsonValueKind.String -> value.GetString()
+        | value when value.ValueKind = JsonValueKind.String ->
+            try
+                value.GetString()
+            with :? InvalidOperationException ->
+                refuse case $"'{name}' must be a text in UTF-8."
         | _ -> refuse case $"'{name}' must be a text."
 
     let private asNumber name case (value: JsonElement) : float =

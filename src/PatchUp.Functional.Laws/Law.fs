@@ -334,6 +334,14 @@ module Law =
     let forAll (cases: Arbitrary<'case>) (check: 'case -> Verdict) : Property =
         Prop.forAll cases (judged (ref 0) check)
 
+    /// The law as one of the library: it generates its own programs, and says nothing of one that is given.
+    let ofLibrary (law: Law) : Law =
+        match law.Check with
+        | OfRegularizer(programs, check) ->
+            { law with
+                Check = OfLibrary(fun s -> forAll (Generators.trials programs) (check s)) }
+        | _ -> law
+
     /// A loss as one would write it in F#.
     let rec showLoss (loss: Loss) =
         match loss with
@@ -456,8 +464,8 @@ module Law =
     let private given (values: 'v list) (like: Arbitrary<'v>) : Arbitrary<'v> =
         Arb.fromGenShrink (Gen.elements values, like.Shrinker)
 
-    /// Checks a law on one regularizer in generated trials: on each of its regions and distributions if it is a law of
-    /// these. None if it speaks of neither.
+    /// Checks a law on one regularizer in generated trials: in each on one of its regions or distributions, at random, if it is a law
+    /// of these. The notation knows the regularizer's customs. None if the law speaks of none of these.
     let checkOn (options: CheckOptions) (subject: Subject) (regularizer: Regularizer) (law: Law) : Outcome option =
         let subject =
             { subject with

@@ -895,6 +895,7 @@ module ObjectiveLaws =
 
                     Verdict.near $"{loss}" 1e-6 1e-7 [| plain |] [| number (s.Loss loss untouched.Targets logits) |])
                 |> Verdict.all)
+        |> Law.ofLibrary
 
     let samplesOwnWeight =
         law

@@ -158,6 +158,7 @@ module NetworkLaws =
                 [ Mixing.sameBits "the logits and targets" expected found
                   Verdict.require found.Targets.Mixed.IsNone (fun () -> "the targets count as mixed.") ]
                 |> Verdict.all)
+        |> Law.ofLibrary
 
     let composition =
         ofTrials
@@ -317,6 +318,7 @@ module NetworkLaws =
                 :: seen "training" true
                 @ seen "evaluation" false
                 |> Verdict.all)
+        |> Law.ofLibrary
 
     let all = [ noPlan; composition; hooks; hooksEnd; finiteDifferences; probe ]
 

@@ -413,6 +413,7 @@ module RegularizerLaws =
                         0
                         (values |> Seq.filter ((<>) 0.0) |> Seq.length))
                 |> Verdict.all)
+        |> Law.ofLibrary
 
     let all =
         [ monoid

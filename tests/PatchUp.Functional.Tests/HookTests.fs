@@ -268,7 +268,7 @@ let private models =
           let lstm = torch.nn.LSTM(4L, 4L)
           let model = new Composite("Model", [ "lstm", lstm; "scale", times 1.0 ], id)
           refused [ "\"lstm\""; "a tensor to a tensor" ] (fun () -> model |> Hooks.attach [ "lstm" ] |> ignore)
-          refused [ "\"scal\""; "\"scale\"" ] (fun () -> model |> Hooks.attach [ "scal" ] |> ignore)
+          refused [ "\"scal\""; "did you mean \"scale\"?" ] (fun () -> model |> Hooks.attach [ "scal" ] |> ignore)
           refused [ "\"entirely\""; "Hooks.sites" ] (fun () -> model |> Hooks.attach [ "entirely" ] |> ignore)
           refused [ "\"scale\""; "2 times" ] (fun () -> model |> Hooks.attach [ "scale"; "scale" ] |> ignore)
 

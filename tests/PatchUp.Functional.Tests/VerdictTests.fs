@@ -127,6 +127,14 @@ let private verify =
               for text in "golden.json" :: texts do
                   Expect.stringContains err text "the error")
 
+      testCase "a text that is no Unicode is named" (fun () ->
+          inFolder (fun folder ->
+              let path = Path.Combine(folder, "golden.json")
+              File.WriteAllText(path, """{ "cases": [ { "kind": "\ud800" } ] }""")
+              let code, _, err = patchup [ "verify"; path ]
+              Expect.equal code 2 err
+              Expect.stringContains err "case 1: 'kind' must be a text in UTF-8" "the error"))
+
       testCase "a file that is no JSON, or is not there" (fun () ->
           inFolder (fun folder ->
               let path = Path.Combine(folder, "bad.json")
@@ -197,6 +205,7 @@ let private laws =
           for arguments, texts in
               [ [ "polka" ], [ "polka" ]
                 [ "mixup"; "--shape"; "3x4" ], [ "3x4"; "64x16x16" ]
+                [ "mixup"; "--shape"; "1x1x4097" ], [ "1x1x4097"; "4096 places" ]
                 [ "mixup"; "--shape"; "0x4x4" ], [ "0x4x4" ]
                 [ "mixup"; "--shape"; "60000x60000x60000" ], [ "1048576" ]
                 [ "mixup"; "--type"; "int8" ], [ "int8"; "float32, float64, bfloat16" ]
