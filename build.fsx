@@ -59,7 +59,11 @@ type Built =
     { Program: string
       Tests: string
       CSharpTests: string
+      PackageTests: string
       Benchmarks: string }
+
+/// The folder of the packed libraries.
+type Packed = Packed of folder: string
 
 let restoreTools () =
     dotnet [ "tool"; "restore" ]
@@ -108,7 +112,20 @@ let build Restored =
     { Program = output "paper-repro" "patchup"
       Tests = output "tests/PatchUp.Functional.Tests" "PatchUp.Functional.Tests"
       CSharpTests = output "tests/PatchUp.Functional.CSharp.Tests" "PatchUp.Functional.CSharp.Tests"
+      PackageTests = output "tests/PatchUp.Packages.Tests" "PatchUp.Packages.Tests"
       Benchmarks = output "tests/PatchUp.Benchmarks" "PatchUp.Benchmarks" }
+
+// Packing
+
+/// Packs the libraries as they were built; their version is the newest one in CHANGELOG.md (see Directory.Build.props).
+let pack (_: Built) =
+    let folder = path "artifacts"
+    emptyFolder folder
+
+    for library in [ "PatchUp.Functional"; "PatchUp.Functional.Laws"; "PatchUp.Functional.CSharp" ] do
+        dotnet [ "pack"; $"src/{library}"; "-c"; "Release"; "--no-build"; "-o"; folder ]
+
+    Packed folder
 
 // Formatting
 
@@ -177,22 +194,24 @@ let runSuite arguments report read =
 /// No test is left out by one that was focused on, and the output is plain.
 let expectoOptions = [ "--fail-on-focused-tests"; "--no-spinner"; "--colours"; "0" ]
 
-let runSuites built =
+let runSuites built (Packed packages) =
     let reports = path "results/tests"
     emptyFolder reports
     let report name = Path.Combine(reports, name)
 
-    let expecto =
-        let report = report "fsharp.xml"
-        runSuite ([ built.Tests; "--nunit-summary"; report ] @ expectoOptions) report readNUnit
+    let expecto program file =
+        let report = report file
+        runSuite (program @ [ "--nunit-summary"; report ] @ expectoOptions) report readNUnit
 
-    let xunit =
+    let xunit () =
         let log =
             [ "--logger"; "trx;LogFileName=csharp.trx"; "--results-directory"; reports ]
 
         runSuite ([ "test"; built.CSharpTests ] @ log) (report "csharp.trx") readTrx
 
-    expecto + xunit
+    expecto [ built.Tests ] "fsharp.xml"
+    + xunit ()
+    + expecto [ built.PackageTests; packages ] "packages.xml"
 
 /// The last line is what CI reads.
 let summarise tally =
@@ -361,7 +380,7 @@ let cover coverable =
     printfn $"core: line {percent core.Lines}, branch {percent core.Branches}"
     if code = 0 then 0 else 1
 
-// Programs and packages
+// Programs
 
 /// The program's comparison with its defaults.
 let demo built =
@@ -372,20 +391,13 @@ let docs built = dotnet [ built.Tests; "--update-docs" ]
 
 let bench options built = dotnet (built.Benchmarks :: options)
 
-/// Packs the libraries as they were built; their version is the newest one in CHANGELOG.md (see Directory.Build.props).
-let pack (_: Built) =
-    emptyFolder (path "artifacts")
-
-    for library in [ "PatchUp.Functional"; "PatchUp.Functional.Laws"; "PatchUp.Functional.CSharp" ] do
-        dotnet [ "pack"; $"src/{library}"; "-c"; "Release"; "--no-build"; "-o"; "artifacts" ]
-
 // Targets
 
 let usage =
     """Usage: dotnet fsi build.fsx <target>
 
   demo             builds, then compares the methods on the embedded images; it writes to results/demo
-  test             builds, then runs every test
+  test             builds and packs, then runs every test
   check            checks the formatting, and that everything builds without a warning
   docs             builds, then rewrites the code blocks, outputs and tables of the README and docs
   format           formats the F# sources
@@ -398,7 +410,9 @@ let completed () = 0
 let execute arguments =
     match arguments with
     | [ "demo" ] -> restoreTools () |> restore |> build |> demo |> completed
-    | [ "test" ] -> restoreTools () |> restore |> build |> runSuites |> summarise
+    | [ "test" ] ->
+        let built = restoreTools () |> restore |> build
+        pack built |> runSuites built |> summarise
     | [ "docs" ] -> restoreTools () |> restore |> build |> docs |> completed
     | [ "format" ] -> restoreTools () |> format |> completed
     | [ "check" ] ->
@@ -407,7 +421,7 @@ let execute arguments =
         tools |> restore |> build |> ignore |> completed
     | [ "coverage" ] -> restoreTools () |> restore |> buildForCoverage |> cover
     | "bench" :: options -> restoreTools () |> restore |> build |> bench options |> completed
-    | [ "pack" ] -> restoreTools () |> restore |> build |> pack |> completed
+    | [ "pack" ] -> restoreTools () |> restore |> build |> pack |> ignore |> completed
     | _ ->
         eprintfn $"{usage}"
         2
