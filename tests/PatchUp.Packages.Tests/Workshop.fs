@@ -28,12 +28,6 @@ let private cache =
     | "" -> Path.Combine(Environment.GetFolderPath Environment.SpecialFolder.UserProfile, ".nuget", "packages")
     | folder -> folder
 
-/// Files of TorchSharp's package as they came, and as they are.
-let private torchSharps =
-    lazy
-        [ for folder in Directory.GetDirectories(Path.Combine(cache, "torchsharp")) do
-              folder, Directory.GetFiles(folder, "*.nupkg") |> Array.exactlyOne ]
-
 /// The consumers get a package folder of their own, so that they never use older packages of the same version: into it NuGet
 /// puts the packages to try, and TorchSharp, in whose folder TorchSharp itself may write; of all others there is a link.
 /// Nothing comes from elsewhere: what the consumers need, the build has restored before.
@@ -72,7 +66,12 @@ let create packages =
       Version = version
       Environment =
         [ "NUGET_PACKAGES", own
-          "RestoreSources", String.concat ";" [ packages; own; yield! List.map fst torchSharps.Value ]
+          "RestoreSources",
+          String.concat
+              ";"
+              [ packages
+                own
+                yield! Directory.GetDirectories(Path.Combine(cache, "torchsharp")) ]
           "PatchUpVersion", version
           "HOME", home
           "DOTNET_CLI_HOME", home
@@ -148,11 +147,12 @@ let description package name =
 
     XElement.Load(text).Descendants() |> Seq.groupBy _.Name.LocalName |> Map.ofSeq
 
-/// TorchSharp's native libraries in the package folder of this machine, each with what its package holds.
-let nativesInCache () =
-    [ for folder, package in torchSharps.Value do
-          use archive = ZipFile.OpenRead package
+/// TorchSharp's native libraries in the consumers' package folder, each with what its package holds.
+let natives workshop =
+    [ for folder in Directory.GetDirectories(Path.Combine(workshop.Folder, "packages", "torchsharp")) do
+          use package =
+              Directory.GetFiles(folder, "*.nupkg") |> Array.exactlyOne |> ZipFile.OpenRead
 
-          for entry in archive.Entries do
+          for entry in package.Entries do
               if entry.Name = "libLibTorchSharp.so" then
-                  File.ReadAllBytes(Path.Combine(folder, entry.FullName)), read archive entry.FullName ]
+                  File.ReadAllBytes(Path.Combine(folder, entry.FullName)), read package entry.FullName ]
