@@ -139,7 +139,10 @@ let documents =
     Path.Combine(root, "README.md")
     :: List.ofArray (Directory.GetFiles(Path.Combine(root, "docs"), "*.md"))
 
-/// Rewrites the blocks.
+/// Rewrites the blocks, and the listings of the public API.
 let update () =
     for path in documents do
         File.WriteAllText(path, render path (File.ReadAllText path))
+
+    for path, lines in Api.listings do
+        File.WriteAllLines(Path.Combine(root, path), lines ())

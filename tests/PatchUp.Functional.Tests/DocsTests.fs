@@ -75,6 +75,21 @@ let tests =
                   Expect.equal text (Docs.render path text) "stale; 'dotnet fsi build.fsx docs' rewrites it"
               }
 
+          for path, lines in Api.listings do
+              test $"{path} lists what the package makes public" {
+                  let listed = List.ofArray (File.ReadAllLines(Path.Combine(Docs.root, path)))
+                  let current = lines ()
+
+                  if listed <> current then
+                      let difference =
+                          [ for line in List.except current listed -> $"- {line}"
+                            for line in List.except listed current -> $"+ {line}" ]
+                          |> String.concat "\n"
+
+                      failtest
+                          $"stale; 'dotnet fsi build.fsx docs' rewrites it, and the change then shows in review\n{difference}"
+              }
+
           test "the words of docs/algebra.md are those of the notation" {
               let rows =
                   File.ReadAllLines(Path.Combine(Docs.root, "docs", "algebra.md"))

@@ -51,7 +51,7 @@ let private consumers workshop =
     testList
         "consumers"
         [ test "a C# project builds, trains, builds again to the same files, and is published" {
-              let folder = fresh workshop "CSharp"
+              let folder = newProject workshop "CSharp.cs" "PatchUp.Functional.CSharp"
               dotnet workshop folder [ "build" ] |> ignore
               let built = expectWeakened folder
               let program = "bin/Debug/net10.0/CSharp.dll"
@@ -70,7 +70,7 @@ let private consumers workshop =
           }
 
           test "an F# project builds, trains and checks laws" {
-              let folder = fresh workshop "FSharp"
+              let folder = newProject workshop "FSharp.fs" "PatchUp.Functional.Laws"
               dotnet workshop folder [ "build" ] |> ignore
               expectWeakened folder |> ignore
               expectTraining lawsKept (fun () -> dotnet workshop folder [ "bin/Debug/net10.0/FSharp.dll" ])
@@ -80,14 +80,11 @@ let private consumers workshop =
               let folder = Path.Combine(workshop.Folder, "script")
               Directory.CreateDirectory folder |> ignore
 
-              let program =
-                  File.ReadAllText(Path.Combine(AppContext.BaseDirectory, "consumers", "FSharp", "Program.fs"))
-
               File.WriteAllText(
                   Path.Combine(folder, "train.fsx"),
                   $"#r \"nuget: PatchUp.Functional.Laws, {workshop.Version}\"\n"
                   + "#r \"nuget: libtorch-cpu-linux-x64, 2.10.0\"\n"
-                  + program
+                  + File.ReadAllText(source "FSharp.fs")
               )
 
               expectTraining lawsKept (fun () -> dotnet workshop folder [ "fsi"; "--quiet"; "train.fsx" ])

@@ -72,7 +72,6 @@ let create packages =
               [ packages
                 own
                 yield! Directory.GetDirectories(Path.Combine(cache, "torchsharp")) ]
-          "PatchUpVersion", version
           "HOME", home
           "DOTNET_CLI_HOME", home
           "DOTNET_NOLOGO", "1"
@@ -116,13 +115,34 @@ let run workshop folder (program: string) (arguments: string list) =
 
 let dotnet workshop folder arguments = run workshop folder "dotnet" arguments
 
-/// A fresh copy of a consumer's source; the result is its folder.
-let fresh workshop consumer =
-    let folder = Path.Combine(workshop.Folder, consumer)
-    Directory.CreateDirectory folder |> ignore
+/// A consumer's source.
+let source file =
+    Path.Combine(AppContext.BaseDirectory, "consumers", file)
 
-    for file in Directory.GetFiles(Path.Combine(AppContext.BaseDirectory, "consumers", consumer)) do
-        File.Copy(file, Path.Combine(folder, Path.GetFileName file))
+/// A new project of one source file, with one of the packages and the native library; the result is its folder.
+let newProject workshop file package =
+    let name = Path.GetFileNameWithoutExtension(file: string)
+
+    let folder =
+        (Directory.CreateDirectory(Path.Combine(workshop.Folder, name))).FullName
+
+    File.Copy(source file, Path.Combine(folder, file))
+
+    File.WriteAllText(
+        Path.Combine(folder, $"{name}{Path.GetExtension file}proj"),
+        $"""<Project Sdk="Microsoft.NET.Sdk">
+  <PropertyGroup>
+    <OutputType>Exe</OutputType>
+    <TargetFramework>net10.0</TargetFramework>
+    <ImplicitUsings>enable</ImplicitUsings>
+  </PropertyGroup>
+  <ItemGroup>
+    <Compile Include="*.fs" />
+    <PackageReference Include="{package}" Version="{workshop.Version}" />
+    <PackageReference Include="libtorch-cpu-linux-x64" Version="2.10.0" />
+  </ItemGroup>
+</Project>"""
+    )
 
     folder
 
