@@ -86,9 +86,17 @@ type DrawArguments =
             | Seed _ -> "what the draw follows from (default 0)."
             | Size _ -> "the side to which images are resized before they are mixed (default 32)."
 
+[<AutoOpen>]
+module private Shared =
+
+    let deviceUsage =
+        let names = String.concat ", " Device.names
+        $"where to compute, one of {names} (default {Device.names.Head}: cuda where there is one, else cpu)."
+
 /// `patchup predict`
 type PredictArguments =
     | [<MainCommand; ExactlyOnce>] Files of file: string list
+    | [<Unique>] Device of name: string
     | Json
 
     interface IArgParserTemplate with
@@ -97,6 +105,7 @@ type PredictArguments =
             | Files _ ->
                 "a weights file (.safetensors) that train or compare wrote, then JPEG or PNG files, which are resized \
                  to the network's size."
+            | Device _ -> deviceUsage
             | Json -> "print JSON instead of tables."
 
 /// What belongs to `patchup train` alone.
@@ -149,6 +158,7 @@ type TrainingArguments =
     | [<Unique>] Loss of name: string
     | [<Unique>] Label_Smoothing of amount: float
     | [<Unique>] Threads of int
+    | [<Unique>] Device of name: string
     | Json
 
     /// Where results are written.
@@ -183,6 +193,7 @@ type TrainingArguments =
             | Threads _ ->
                 $"of the native library in each run; results depend on it in their last bits (default \
                   {standard.Threads})."
+            | Device _ -> $"{deviceUsage} Results depend on it in their last bits."
             | Json -> "print JSON instead of a table; progress goes to standard error in any case."
 
 /// The command line's words.
@@ -269,7 +280,8 @@ module Arguments =
             Epochs = training.GetResult(Epochs, standard.Epochs)
             BatchSize = training.GetResult(Batch_Size, standard.BatchSize)
             LearningRate = training.GetResult(Learning_Rate, standard.LearningRate)
-            Threads = training.GetResult(Threads, standard.Threads) }
+            Threads = training.GetResult(Threads, standard.Threads)
+            Device = Device.choose (training.GetResult(TrainingArguments.Device, Device.names.Head)) }
 
     /// The parts between the commas that stand in no parentheses, brackets or quotation marks, trimmed.
     let splitAtTopLevel (text: string) : string list =

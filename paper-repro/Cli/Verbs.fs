@@ -246,6 +246,9 @@ module Verbs =
 
         match results.GetResult Files with
         | weights :: (_ :: _ as images) ->
+            let device =
+                Device.choose (results.GetResult(PredictArguments.Device, Device.names.Head))
+
             let checkpoint, model = Checkpoint.read weights
 
             let predict (path: string) =
@@ -256,10 +259,9 @@ module Verbs =
                     Scope.value (fun () ->
                         use _ = torch.no_grad ()
 
-                        let logits =
-                            (Images.toTensor pixels).unsqueeze 0L |> model.Normalise |> Model.call model
-
-                        torch.nn.functional.softmax(logits, 1L).data<float32>().ToArray())
+                        let image = (Images.toTensor pixels).``to``(Model.device model).unsqueeze 0L
+                        let logits = image |> model.Normalise |> Model.call model
+                        torch.nn.functional.softmax(logits, 1L).cpu().data<float32>().ToArray())
 
                 { Image = path
                   Classes =
@@ -271,6 +273,7 @@ module Verbs =
                           Probability = float probability }) }
 
             try
+                Model.toDevice (torch.device device) model
                 Model.eval model
                 let predictions = List.map predict images
 
@@ -466,13 +469,18 @@ module Verbs =
         finally
             Dataset.dispose dataset
 
+    /// A verb that computes on tensors, for which libtorch must be there.
+    let private computing run (streams: Streams) (argv: string[]) =
+        Device.prepare ()
+        run streams argv
+
     /// Every verb: its name, what it does in a line, and the function.
     let all: (string * string * (Streams -> string[] -> unit)) list =
         [ "methods", "list the methods with their notation", methods
           "describe", "a method in words and numbers", describe
-          "laws", "checks the laws of mixing on a method", laws
-          "verify", "compares another implementation's numbers with this one's", verify
-          "draw", "a picture of what a method makes of images", draw
-          "train", "train a network with a method", train
-          "predict", "the classes that a trained network finds likeliest for images", predict
-          "compare", "train networks with several methods and seeds, and compare their test errors", compare ]
+          "laws", "checks the laws of mixing on a method", computing laws
+          "verify", "compares another implementation's numbers with this one's", computing verify
+          "draw", "a picture of what a method makes of images", computing draw
+          "train", "train a network with a method", computing train
+          "predict", "the classes that a trained network finds likeliest for images", computing predict
+          "compare", "train networks with several methods and seeds, and compare their test errors", computing compare ]

@@ -40,6 +40,13 @@ module Model =
     let parameterCount (model: Model) : int64 =
         model.Module.parameters () |> Seq.sumBy _.NumberOfElements
 
+    /// Where the parameters are.
+    let device (model: Model) : torch.Device =
+        (Seq.head (model.Module.parameters ())).device
+
+    /// Moves all parameters and buffers to a device.
+    let toDevice (device: torch.Device) (model: Model) : unit = model.Module.``to`` device |> ignore
+
     /// Copies of all parameters and buffers, which the caller disposes.
     let snapshot (model: Model) : (string * torch.Tensor) list =
         let names, live = List.unzip (state model)
@@ -63,7 +70,9 @@ module Model =
 
     /// Writes all parameters and buffers, and a map of strings, as a safetensors file.
     let save (path: string) (metadata: Map<string, string>) (model: Model) : unit =
-        Safetensors.write path metadata (state model)
+        Scope.value (fun () ->
+            [ for name, tensor in state model -> name, tensor.cpu () ]
+            |> Safetensors.write path metadata)
 
     /// Reads what `save` wrote into a model of the same kind and gives the map of strings; a UserError, and the model
     /// unchanged, where the file is unsound or of another model.

@@ -38,6 +38,8 @@ type Config =
         CropPadding: int
         Seed: int
         Threads: int
+        /// cpu or cuda.
+        Device: string
     }
 
 [<RequireQualifiedAccess>]
@@ -77,7 +79,8 @@ module Config =
           Flip = true
           CropPadding = 2
           Seed = 0
-          Threads = 1 }
+          Threads = 1
+          Device = "cpu" }
 
     /// The configuration with this method, and its loss.
     let withMethod (method': Method) (config: Config) : Config =
@@ -105,6 +108,9 @@ module Config =
 
         if not (config.LabelSmoothing >= 0.0 && config.LabelSmoothing <= 1.0) then
             Errors.user $"label smoothing {config.LabelSmoothing}: it must lie in [0, 1]."
+
+        if config.Device <> "cpu" && config.Device <> "cuda" then
+            Errors.user $"device {config.Device}: it must be cpu or cuda."
 
         if losses |> List.forall (fun (name, _) -> name <> config.Loss) then
             let names = losses |> List.map fst |> String.concat ", "
@@ -263,8 +269,13 @@ module Trainer =
             Array.chunkBySize 250 [| 0 .. Split.count split - 1 |]
             |> Array.map (fun indices ->
                 Scope.value (fun () ->
-                    let logits = Augment.plain split indices |> model.Normalise |> Model.call model
-                    let labels = torch.tensor (indices |> Array.map (fun i -> int64 split.Labels[i]))
+                    let device = Model.device model
+                    let images = (Augment.plain split indices).``to`` device
+                    let logits = images |> model.Normalise |> Model.call model
+
+                    let labels =
+                        torch.tensor (indices |> Array.map (fun i -> int64 split.Labels[i]), device = device)
+
                     Metrics.wrong logits labels, Metrics.negativeLogLikelihood logits labels))
             |> Array.unzip
 
@@ -281,7 +292,9 @@ module Trainer =
 
     /// The features' shape at every site.
     let private shapes (model: Model) (split: Split) : Place -> Shape option =
-        Scope.value (fun () -> Attach.shapes (staged model) (Augment.plain split [| 0 |]))
+        Scope.value (fun () ->
+            let image = (Augment.plain split [| 0 |]).``to``(Model.device model)
+            Attach.shapes (staged model) image)
 
     /// The value, or RunFailed with the place where it is not finite.
     let private finite what (where: string) (value: float) : float =
@@ -399,11 +412,13 @@ module Trainer =
 
             let struct (loss, correct) =
                 Scope.value (fun () ->
+                    let device = Model.device session.Model
+
                     let images =
                         Augment.cropAndFlip config.CropPadding (sub first indices.Length moves) session.Train indices
 
-                    Targets.ofIndices torch.CPU session.Classes labels
-                    |> Batch.create (session.Model.Normalise images)
+                    Targets.ofIndices device session.Classes labels
+                    |> Batch.create (session.Model.Normalise(images.``to`` device))
                     |> step session.Loss session.Optimizer (staged session.Model) plan)
 
             let loss = finite "loss" $"epoch {epoch + 1}, step {number + 1}" loss
@@ -526,6 +541,8 @@ module Trainer =
 
         try
             try
+                // Before the optimiser is made, which knows parameters by their native handles.
+                Model.toDevice (torch.device config.Device) model
                 Scope.value (fun () -> trainModel notify config dataset network train validation model)
             with _ ->
                 Model.dispose model

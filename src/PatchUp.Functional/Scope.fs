@@ -39,9 +39,10 @@ module Scope =
     // A TorchSharp `Scalar` is freed by its finalizer as soon as its handle has been read, which may be before the native call that it was given to has
     // read the number. What follows gives native calls numbers that outlive them.
 
-    /// A number as a tensor without axes, in float64: with floating-point tensors that have axes it takes their
+    /// A number as a tensor without axes, in float64 on the CPU: with floating-point tensors that have axes, on any device, it takes their
     /// type. Inside a scope it lives as long as that.
-    let number (value: float) : torch.Tensor = torch.tensor value
+    let number (value: float) : torch.Tensor =
+        torch.tensor (value, device = torch.CPU)
 
     let private one = lazy ((1L).ToScalar())
 
