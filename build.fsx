@@ -391,6 +391,12 @@ let docs built = dotnet [ built.Tests; "--update-docs" ]
 
 let bench options built = dotnet (built.Benchmarks :: options)
 
+/// The program as one file that has .NET and lacks libtorch: it takes that of a PyTorch (see PATCHUP_LIBTORCH in the README).
+let publish Restored =
+    let folder = path "artifacts/patchup"
+    emptyFolder folder
+    dotnet [ "publish"; "paper-repro"; "-c"; "Release"; "-p:WithoutLibTorch=true"; "-o"; folder ]
+
 // Targets
 
 let usage =
@@ -403,7 +409,8 @@ let usage =
   format           formats the F# sources
   coverage         builds, then runs the F# tests and prints which part of the core they ran; it writes to results/coverage
   bench [options]  builds, then runs the benchmarks with these options
-  pack             builds, then packs the libraries into artifacts"""
+  pack             builds, then packs the libraries into artifacts
+  publish          makes the program one file without libtorch, artifacts/patchup/patchup"""
 
 let completed () = 0
 
@@ -422,6 +429,7 @@ let execute arguments =
     | [ "coverage" ] -> restoreTools () |> restore |> buildForCoverage |> cover
     | "bench" :: options -> restoreTools () |> restore |> build |> bench options |> completed
     | [ "pack" ] -> restoreTools () |> restore |> build |> pack |> ignore |> completed
+    | [ "publish" ] -> restoreTools () |> restore |> publish |> completed
     | _ ->
         eprintfn $"{usage}"
         2
