@@ -395,7 +395,15 @@ let bench options built = dotnet (built.Benchmarks :: options)
 let publish Restored =
     let folder = path "artifacts/patchup"
     emptyFolder folder
-    dotnet [ "publish"; "paper-repro"; "-c"; "Release"; "-p:WithoutLibTorch=true"; "-o"; folder ]
+
+    dotnet
+        [ "publish"
+          "paper-repro"
+          "-c"
+          "Release"
+          "-p:WithoutLibTorch=true"
+          "-o"
+          folder ]
 
 // Targets
 

@@ -54,7 +54,8 @@ module Targets =
                 rows.alias ()
           Mixed = None }
 
-    /// Class indices 0 .. classes - 1 as one-hot rows `[N,K]` in float32 on the device; an ArgumentException for an index outside.
+    /// Class indices 0 .. classes - 1 as one-hot rows `[N,K]` in float32 on the device, which must be that of the features; an ArgumentException
+    /// for an index outside.
     let ofIndices (device: torch.Device) (classes: int) (labels: int[]) : Targets =
         let rows = Array.zeroCreate<float32>(labels.Length * classes)
 
@@ -108,7 +109,7 @@ module Targets =
 [<RequireQualifiedAccess>]
 module Batch =
 
-    /// A batch of the caller's features and these targets; an ArgumentException unless both have N rows.
+    /// A batch of the caller's features and these targets; an ArgumentException unless both have N rows and are on the same device.
     let create (features: torch.Tensor) (targets: Targets) : Batch =
         if features.dim () < 2L || features.shape[0] <> targets.Soft.shape[0] then
             let shape = String.Join(",", features.shape)
@@ -116,6 +117,13 @@ module Batch =
             invalidArg
                 (nameof features)
                 $"Features [{shape}] do not go with targets of {targets.Soft.shape[0]} samples."
+
+        let features', targets' = string features.device, string targets.Soft.device
+
+        if features' <> targets' then
+            invalidArg
+                (nameof features)
+                $"The features are on the device {features'} and the targets on {targets'}; make the targets on {features'}."
 
         { Features = features
           Targets = targets }

@@ -69,7 +69,8 @@ module Loss =
             invalidArg (nameof logits) $"Logits [{show logits}] do not go with targets [{show targets.Soft}]."
 
     /// The batch's loss, a scalar: for a mixed batch the weighted terms of equation (6), each sample's own p_u weighing its own losses,
-    /// then the mean over samples; for an unmixed batch the plain mean. At least float32, whatever the logits' type.
+    /// then the mean over samples; for an unmixed batch the plain mean. At least float32, whatever the logits' type, on the device of the logits and
+    /// targets.
     let ofBatch (loss: Loss) (targets: Targets) (logits: torch.Tensor) : torch.Tensor =
         checkSizes targets logits
 

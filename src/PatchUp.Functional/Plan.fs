@@ -245,7 +245,8 @@ module Plan =
                     $"At site {drawn.Place} the plan's mask is {mask.Channels}x{mask.Height}x{mask.Width} and the features are {shape}."
 
     /// Applies every draw of the plan, in order, to one batch: x' = blend w x x[partner] and y' = blend (mean w) y y[partner], with
-    /// w = (1 - M)(1 - lambda). The only place where tensors are mixed. The batch stays as it is; the result's tensors are new and the caller's.
+    /// w = (1 - M)(1 - lambda). The only place where tensors are mixed, on the device of the features. The batch stays as it is; the result's
+    /// tensors are new and the caller's.
     /// An ArgumentException if the batch is not of the size and shape that the plan was drawn for.
     let apply (plan: Plan) (batch: Batch) : Batch =
         check plan batch.Features

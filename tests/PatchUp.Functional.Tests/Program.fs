@@ -15,7 +15,8 @@ let private suite =
           DataModelTests.tests
           ReproTests.tests
           VerdictTests.tests
-          DocsTests.tests ]
+          DocsTests.tests
+          DeviceTests.tests ]
 
 [<EntryPoint>]
 let main args =
