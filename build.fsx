@@ -162,6 +162,14 @@ let readNUnit (report: XElement) =
       Failed = failed
       Skipped = skipped }
 
+/// Says which tests Expecto skipped, and why.
+let showSkipped (report: XElement) =
+    for case in report.Descendants(XName.Get "test-case") do
+        let text name = (case.Attribute(XName.Get name)).Value
+
+        if text "executed" = "False" then
+            printfn $"""Skipped ({case.Value.Trim()}): {text "name"}"""
+
 /// Counts in the XML that `dotnet test` writes.
 let readTrx (report: XElement) =
     let counters =
@@ -201,7 +209,10 @@ let runSuites built (Packed packages) =
 
     let expecto program file =
         let report = report file
-        runSuite (program @ [ "--nunit-summary"; report ] @ expectoOptions) report readNUnit
+
+        runSuite (program @ [ "--nunit-summary"; report ] @ expectoOptions) report (fun report ->
+            showSkipped report
+            readNUnit report)
 
     let xunit () =
         let log =

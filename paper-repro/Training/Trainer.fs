@@ -38,7 +38,7 @@ type Config =
         CropPadding: int
         Seed: int
         Threads: int
-        /// cpu or cuda.
+        /// cpu or cuda; on cuda, equal configurations agree up to rounding.
         Device: string
     }
 

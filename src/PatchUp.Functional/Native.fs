@@ -53,10 +53,10 @@ module Native =
         let long (bytes: byte[]) at =
             BinaryPrimitives.ReadUInt64LittleEndian(ReadOnlySpan(bytes, at, 8))
 
-        let segmentSize, load = 56, 1
+        let segmentSize, load = 56, 1u
 
         let isThere (segment: byte[]) =
-            word segment 0 <> load
+            uint32 (long segment 0) <> load
             || bigint (long segment 8) + bigint (long segment 32) <= bigint file.Length
 
         match read 0L 64 with
@@ -125,7 +125,14 @@ module Native =
         let path = Path.Combine(folder, file)
 
         if File.Exists path then
-            if not (isWhole path) then
+            let isWhole =
+                try
+                    isWhole path
+                with
+                | :? IOException
+                | :? UnauthorizedAccessException as error -> refuse folder $"{file} cannot be read ({error.Message})"
+
+            if not isWhole then
                 refuse folder $"{file} is no whole library"
 
             match openNow path with
@@ -146,6 +153,7 @@ module Native =
         | Some(Error reason) -> refuse folder $"TorchSharp's own library does not go with it ({reason})"
         | _ -> ()
 
+    /// The folder that `load` was given; what the system says of a library in use is where links lead.
     let mutable private loaded: string option = None
 
     /// Loads libtorch from a folder, with its CUDA part if there is one; to be called before TorchSharp is first used, and no more than that is needed.
@@ -169,7 +177,7 @@ module Native =
             match bundled core |> Option.map Path.GetDirectoryName with
             | Some other when other <> folder ->
                 invalidOp
-                    $"This program has a libtorch of its own in {other}, which TorchSharp would load beside that of {folder}: build it without."
+                    $"This program has a libtorch of its own in {other}, which TorchSharp would load beside that of {folder}: build it without that package."
             | _ ->
                 openAll folder
                 loaded <- Some folder
