@@ -14,6 +14,24 @@ type MethodsArguments =
             match this with
             | Json -> "print JSON instead of a table."
 
+/// `patchup models`
+type ModelsArguments =
+    | [<MainCommand; Unique>] Name of name: string
+    | [<Unique>] Size of pixels: int
+    | [<Unique>] Classes of count: int
+    | [<Unique>] Width of channels: int
+    | Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Name _ -> "one model, whose sites are shown in full; without it all are listed."
+            | Size _ -> "the side of the images (default: the published one)."
+            | Classes _ -> "how many classes there are (default: as published)."
+            | Width _ ->
+                "channels that the stem gives, where the model's name does not say how wide it is (default: 64)."
+            | Json -> "print JSON instead of a table."
+
 /// `patchup describe`
 type DescribeArguments =
     | [<MainCommand; ExactlyOnce>] Method of method: string
@@ -96,6 +114,11 @@ module private Shared =
 /// `patchup predict`
 type PredictArguments =
     | [<MainCommand; ExactlyOnce>] Files of file: string list
+    | [<Unique>] Model of name: string
+    | [<Unique>] Size of pixels: int
+    | [<Unique>] Mean of red: float * green: float * blue: float
+    | [<Unique>] Std of red: float * green: float * blue: float
+    | [<Unique>] Class_Names of file: string
     | [<Unique>] Device of name: string
     | Json
 
@@ -105,6 +128,14 @@ type PredictArguments =
             | Files _ ->
                 "a weights file (.safetensors) that train or compare wrote, then JPEG or PNG files, which are resized \
                  to the network's size."
+            | Model _ ->
+                "the weights file is another program's, such as PyTorch's, of this model; 'patchup models' lists the \
+                 names."
+            | Size _ -> "with --model: the side of the images (default: the model's published one)."
+            | Mean _ -> "with --model: the mean of each channel, on the scale of [0,1] (default: as published)."
+            | Std _ ->
+                "with --model: the standard deviation of each channel, on the scale of [0,1] (default: as published)."
+            | Class_Names _ -> "with --model: a text file, a class in each line (default: classes are numbers)."
             | Device _ -> deviceUsage
             | Json -> "print JSON instead of tables."
 
@@ -150,7 +181,7 @@ type TrainingArguments =
     | [<Unique>] Out of folder: string
     | [<Unique>] Train_Per_Class of images: int
     | [<Unique>] Test_Per_Class of images: int
-    | [<Unique>] Depth of int
+    | [<Unique>] Model of name: string
     | [<Unique>] Width of channels: int
     | [<Unique>] Epochs of int
     | [<Unique>] Batch_Size of images: int
@@ -179,8 +210,10 @@ type TrainingArguments =
                 $"training images of each class, a tenth of which is held out for validation (default \
                   {standard.TrainPerClass})."
             | Test_Per_Class _ -> $"test images of each class (default {standard.TestPerClass})."
-            | Depth _ -> $"of the PreActResNet: 18 or 34 (default {standard.Depth})."
-            | Width _ -> $"of its first stage; the paper's is 64 (default {standard.Width})."
+            | Model _ -> $"a name that 'patchup models' lists (default {standard.Model})."
+            | Width _ ->
+                $"channels that its stem gives, where its name does not say how wide it is; published is 64 (default \
+                  {standard.Width.Value})."
             | Epochs _ -> $"passes over the training images (default {standard.Epochs})."
             | Batch_Size _ -> $"images a step (default {standard.BatchSize})."
             | Learning_Rate _ ->
@@ -270,13 +303,16 @@ module Arguments =
     /// The configuration that the shared arguments ask for; method, data and seed are still to be named.
     let config (training: ParseResults<TrainingArguments>) : Config =
         let standard = Config.standard
+        let model = training.GetResult(TrainingArguments.Model, standard.Model)
 
         { standard with
             LabelSmoothing = training.GetResult(Label_Smoothing, standard.LabelSmoothing)
             TrainPerClass = training.GetResult(Train_Per_Class, standard.TrainPerClass)
             TestPerClass = training.GetResult(Test_Per_Class, standard.TestPerClass)
-            Depth = training.GetResult(Depth, standard.Depth)
-            Width = training.GetResult(Width, standard.Width)
+            Model = model
+            Width =
+                training.TryGetResult TrainingArguments.Width
+                |> Option.orElse ((Architectures.find model).Width |> Option.bind (fun _ -> standard.Width))
             Epochs = training.GetResult(Epochs, standard.Epochs)
             BatchSize = training.GetResult(Batch_Size, standard.BatchSize)
             LearningRate = training.GetResult(Learning_Rate, standard.LearningRate)

@@ -17,6 +17,29 @@ type Listed =
       Loss: string
       Paper: string }
 
+/// A site as `patchup models` lists it.
+type ListedSite =
+    {
+        Number: int
+        Name: string
+        /// Channels, height, width; the logits' is their number alone.
+        Shape: int list
+    }
+
+/// A model as `patchup models` lists it.
+type ListedModel =
+    {
+        Name: string
+        Paper: string
+        Parameters: int64
+        Classes: int
+        /// Null where the name says how wide it is.
+        Width: int option
+        /// The side of the images.
+        Size: int
+        Sites: ListedSite list
+    }
+
 /// A class and its probability.
 type Guess = { Class: string; Probability: float }
 
@@ -104,6 +127,83 @@ module Verbs =
             |> List.map (fun method' -> [ method'.Name; method'.Loss; method'.Paper; method'.Notation ])
             |> Tables.aligned [ "method"; "loss"; "paper"; "notation" ]
             |> streams.Out.WriteLine
+
+    let private listModel (results: ParseResults<ModelsArguments>) (architecture: Architecture) : ListedModel =
+        let size = results.GetResult(ModelsArguments.Size, architecture.Size)
+
+        if size < 1 || size > 4096 then
+            Errors.user $"size {size}: it must lie in 1 .. 4096."
+
+        let settings =
+            { architecture.Standard with
+                Width = results.TryGetResult ModelsArguments.Width
+                Classes = results.GetResult(ModelsArguments.Classes, architecture.Standard.Classes)
+                Stride = Architectures.stride architecture.Name size }
+
+        let outline = Architectures.outline architecture.Name settings
+
+        try
+            { Name = architecture.Name
+              Paper = architecture.Paper
+              Parameters = Model.parameterCount outline
+              Classes = settings.Classes
+              Width = settings.Width |> Option.orElse architecture.Width
+              Size = size
+              Sites =
+                Architectures.sites architecture.Name settings size size
+                |> List.mapi (fun number (name, shape) ->
+                    { Number = number
+                      Name = name
+                      Shape =
+                        if name = architecture.Last then
+                            [ shape.Channels ]
+                        else
+                            [ shape.Channels; shape.Height; shape.Width ] }) }
+        finally
+            Model.dispose outline
+
+    let private models (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<ModelsArguments> "models" argv
+        let isJson = results.Contains ModelsArguments.Json
+        let shape (site: ListedSite) = String.Join("x", site.Shape)
+
+        match results.TryGetResult ModelsArguments.Name with
+        | Some name ->
+            let listed = listModel results (Architectures.find name)
+
+            if isJson then
+                streams.Out.WriteLine(Json.show listed)
+            else
+                streams.Out.WriteLine
+                    $"{listed.Name} ({listed.Paper}): {Tables.count listed.Parameters} parameters at {listed.Classes} \
+                      classes\n"
+
+                listed.Sites
+                |> List.map (fun site -> [ string site.Number; site.Name; shape site ])
+                |> Tables.aligned [ "site"; "name"; $"features of a {listed.Size}x{listed.Size} image" ]
+                |> streams.Out.WriteLine
+        | None ->
+            if results.Contains ModelsArguments.Width then
+                Errors.user "models: a width belongs to one model; name it."
+
+            let listed = Architectures.all |> List.map (listModel results)
+
+            if isJson then
+                streams.Out.WriteLine(Json.show listed)
+            else
+                listed
+                |> List.map (fun listed ->
+                    [ listed.Name
+                      Tables.count listed.Parameters
+                      string listed.Classes
+                      listed.Paper
+                      listed.Sites
+                      |> List.map (fun site -> $"{site.Number} {site.Name} {shape site}")
+                      |> String.concat ", " ])
+                |> Tables.aligned [ "model"; "parameters"; "classes"; "paper"; "sites with their features" ]
+                |> streams.Out.WriteLine
+
+                streams.Out.WriteLine $"\nAlso {Architectures.others}."
 
     let private describe (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<DescribeArguments> "describe" argv
@@ -241,6 +341,30 @@ module Verbs =
         Picture.drawn out method' (results.GetResult(DrawArguments.Seed, 0)) images
         streams.Out.WriteLine $"{out}: {method'.Name} on {paths.Length} images"
 
+    let private classifier (results: ParseResults<PredictArguments>) (weights: string) : Classifier =
+        let channels (red, green, blue) = [ red; green; blue ]
+
+        match results.TryGetResult PredictArguments.Model with
+        | Some name ->
+            Checkpoint.readForeign
+                weights
+                { Model = name
+                  Size = results.TryGetResult PredictArguments.Size
+                  Mean = results.TryGetResult Mean |> Option.map channels
+                  Std = results.TryGetResult Std |> Option.map channels
+                  ClassNames = results.TryGetResult Class_Names }
+        | None ->
+            let given =
+                [ "--size", results.Contains PredictArguments.Size
+                  "--mean", results.Contains Mean
+                  "--std", results.Contains Std
+                  "--class-names", results.Contains Class_Names ]
+
+            match given |> List.tryFind snd with
+            | Some(option, _) ->
+                Errors.user $"predict: {option} is for another program's weights; name their model with --model."
+            | None -> Checkpoint.classifier weights
+
     let private predict (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<PredictArguments> "predict" argv
 
@@ -249,11 +373,12 @@ module Verbs =
             let device =
                 Device.choose (results.GetResult(PredictArguments.Device, Device.names.Head))
 
-            let checkpoint, model = Checkpoint.read weights
+            let classifier = classifier results weights
+            let model = classifier.Model
 
             let predict (path: string) =
                 let pixels =
-                    Images.read path |> Images.resize checkpoint.ImageHeight checkpoint.ImageWidth
+                    Images.read path |> Images.resize classifier.ImageHeight classifier.ImageWidth
 
                 let probabilities =
                     Scope.value (fun () ->
@@ -265,7 +390,7 @@ module Verbs =
 
                 { Image = path
                   Classes =
-                    List.zip checkpoint.Classes (List.ofArray probabilities)
+                    List.zip classifier.Classes (List.ofArray probabilities)
                     |> List.sortByDescending snd
                     |> List.truncate 5
                     |> List.map (fun (name, probability) ->
@@ -477,6 +602,7 @@ module Verbs =
     /// Every verb: its name, what it does in a line, and the function.
     let all: (string * string * (Streams -> string[] -> unit)) list =
         [ "methods", "list the methods with their notation", methods
+          "models", "list the networks with their parameters and sites", computing models
           "describe", "a method in words and numbers", describe
           "laws", "checks the laws of mixing on a method", computing laws
           "verify", "compares another implementation's numbers with this one's", computing verify

@@ -18,6 +18,14 @@ type Tensors =
         Metadata: Map<string, string>
     }
 
+/// What a safetensors file says of itself.
+type TensorsHeader =
+    {
+        /// Name, type and shape of every tensor, in the order of the file's data.
+        Tensors: (string * torch.ScalarType * int64 list) list
+        Metadata: Map<string, string>
+    }
+
 /// The safetensors format: an 8-byte little-endian header length, a JSON header, and the tensors' bytes without gaps.
 [<RequireQualifiedAccess>]
 module Safetensors =
@@ -260,9 +268,8 @@ module Safetensors =
 
         tensor
 
-    /// Reads a file of F64, I64, F32, I32, F16, BF16, U8 or BOOL tensors to the CPU. Nothing is allocated before the
-    /// header has been checked against the file's size. A UserError for a file that is missing, cut short or unsound.
-    let read (path: string) : Tensors =
+    /// Checks the header against the file's size, then gives it to `look` with the stream at the start of the data.
+    let private opening (path: string) (look: FileStream -> Entry list -> Map<string, string> -> 'a) : 'a =
         Errors.reading path (fun () ->
             use stream = Errors.openRead path
             let size = stream.Length
@@ -285,11 +292,28 @@ module Safetensors =
             let available = size - 8L - int64 length
             let entries, metadata = parse path available header
             checkCover path available entries
+            look stream entries metadata)
 
+    let private headerOf' (entries: Entry list) (metadata: Map<string, string>) : TensorsHeader =
+        { Tensors =
+            entries
+            |> List.map (fun entry -> entry.Name, entry.Type, List.ofArray entry.Shape)
+          Metadata = metadata }
+
+    /// Reads what a file says of itself, and none of its data; a UserError as `read` has it.
+    let header (path: string) : TensorsHeader =
+        opening path (fun _ entries metadata -> headerOf' entries metadata)
+
+    /// Reads a file of F64, I64, F32, I32, F16, BF16, U8 or BOOL tensors to the CPU. Nothing is allocated before the
+    /// header has been checked against the file's size. A UserError for a file that is missing, cut short or unsound.
+    let read (path: string) : Tensors =
+        opening path (fun stream entries metadata ->
             let tensors = Scope.many (fun () -> entries |> List.map (readEntry path stream))
 
             { Entries = List.zip (entries |> List.map _.Name) tensors
               Metadata = metadata })
+
+    // PyTorch's conventions
 
     let private listed (names: string list) =
         let shown = names |> List.truncate 3 |> String.concat ", "
@@ -299,37 +323,97 @@ module Safetensors =
         else
             shown
 
-    /// Copies a file's tensors into tensors of the same names, shapes and types, such as a module's parameters and
-    /// buffers, and gives the file's map of strings. A UserError, before anything is changed, where they do not match.
+    /// What `DataParallel` puts before every name.
+    let private parallel' = "module."
+
+    /// A header's names without what `DataParallel` puts before them.
+    let plainNames (header: TensorsHeader) : TensorsHeader =
+        if
+            header.Tensors
+            |> List.forall (fun (name, _, _) -> name.StartsWith(parallel', StringComparison.Ordinal))
+        then
+            { header with
+                Tensors =
+                    header.Tensors
+                    |> List.map (fun (name, dtype, shape) -> name.Substring parallel'.Length, dtype, shape) }
+        else
+            header
+
+    /// How many batches a normalisation has seen, which decides nothing at a fixed momentum; PyTorch wrote no such
+    /// numbers before its version 0.4.1.
+    let private isOptional (name: string) =
+        name.EndsWith(".num_batches_tracked", StringComparison.Ordinal)
+
+    /// Whether every number of the one type is one of the other.
+    let private widens (source: torch.ScalarType) (target: torch.ScalarType) =
+        List.contains
+            (source, target)
+            [ torch.float16, torch.float32
+              torch.bfloat16, torch.float32
+              torch.float16, torch.float64
+              torch.bfloat16, torch.float64
+              torch.float32, torch.float64 ]
+
+    let private describe (dtype: torch.ScalarType) (shape: int64 list) =
+        let lengths = String.Join(",", shape)
+        $"{dtype} [{lengths}]"
+
+    /// Refuses, with a UserError that names the path, a file whose tensors cannot be loaded into these: one is missing
+    /// or unknown, or has another shape or a type that does not fit in. Names may all begin with `module.`, as
+    /// `DataParallel` leaves them, and counts of batches may be missing. Only names, types and shapes are looked at.
+    let checkFit (path: string) (targets: (string * torch.Tensor) list) (header: TensorsHeader) : unit =
+        let sources =
+            Map [ for name, dtype, shape in (plainNames header).Tensors -> name, (dtype, shape) ]
+
+        let wanted = HashSet(List.map fst targets)
+
+        let missing =
+            targets
+            |> List.map fst
+            |> List.filter (fun name -> not (sources.ContainsKey name || isOptional name))
+
+        let unexpected =
+            [ for KeyValue(name, _) in sources do
+                  if not (wanted.Contains name) then
+                      name ]
+
+        if not missing.IsEmpty then
+            Errors.user $"{path}: it lacks {listed missing}; it was written for another model."
+
+        if not unexpected.IsEmpty then
+            Errors.user $"{path}: it has {listed unexpected}, unknown here; it was written for another model."
+
+        for name, target in targets do
+            match sources.TryFind name with
+            | None -> ()
+            | Some(dtype, shape) ->
+                let found = describe dtype shape
+                let needed = describe target.dtype (List.ofArray target.shape)
+
+                if shape <> List.ofArray target.shape then
+                    Errors.user $"{path}: {name} is {found}, not {needed}; it was written for another model."
+
+                if dtype <> target.dtype && not (widens dtype target.dtype) then
+                    Errors.user
+                        $"{path}: {name} is {found}, whose numbers are not all {target.dtype}; write it as \
+                          {target.dtype}."
+
+    /// Copies a file's tensors into tensors of the same names and shapes, such as a module's parameters and buffers, and
+    /// gives the file's map of strings. Float types are widened where that is exact. A UserError, before anything is
+    /// changed, where `checkFit` or `read` has one.
     let load (path: string) (targets: (string * torch.Tensor) list) : Map<string, string> =
         Scope.value (fun () ->
-            let stored = read path
-            let sources = dict stored.Entries
-            let wanted = HashSet(List.map fst targets)
-            let missing = targets |> List.map fst |> List.filter (sources.ContainsKey >> not)
+            opening path (fun stream entries metadata ->
+                let header = headerOf' entries metadata
+                checkFit path targets header
+                let tensors = entries |> List.map (readEntry path stream)
+                let names = (plainNames header).Tensors |> List.map (fun (name, _, _) -> name)
+                let sources = dict (List.zip names tensors)
+                use _ = torch.no_grad ()
 
-            let unexpected =
-                stored.Entries |> List.map fst |> List.filter (wanted.Contains >> not)
+                for name, target in targets do
+                    match sources.TryGetValue name with
+                    | true, source -> target.copy_ source |> ignore
+                    | _ -> ()
 
-            if not missing.IsEmpty then
-                Errors.user $"{path}: it lacks {listed missing}; it was written for another model."
-
-            if not unexpected.IsEmpty then
-                Errors.user $"{path}: it has {listed unexpected}, unknown here; it was written for another model."
-
-            let describe (tensor: torch.Tensor) =
-                let shape = String.Join(",", tensor.shape)
-                $"{tensor.dtype} [{shape}]"
-
-            for name, target in targets do
-                let source = describe sources[name]
-
-                if source <> describe target then
-                    Errors.user $"{path}: {name} is {source}, not {describe target}; it was written for another model."
-
-            use _ = torch.no_grad ()
-
-            for name, target in targets do
-                target.copy_ sources[name] |> ignore
-
-            stored.Metadata)
+                metadata))

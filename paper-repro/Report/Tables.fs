@@ -47,7 +47,7 @@ module Tables =
         values |> List.distinct |> List.map string |> String.concat ", "
 
     /// A number, with commas between thousands.
-    let private count (value: int) =
+    let count (value: int64) : string =
         value.ToString("N0", CultureInfo.InvariantCulture)
 
     let private notes (records: Record list) =
@@ -55,9 +55,14 @@ module Tables =
         let held = 100.0 * config.ValidationShare
         let seeds = records |> List.map _.Config.Seed |> listed
 
-        [ $"{config.Data}: {count config.TrainPerClass} training images a class, {held:F0} %% of them held out for \
-            validation, and {count config.TestPerClass} test images a class. PreActResNet-{config.Depth} of width \
-            {config.Width} ({records.Head.Parameters:N0} parameters); epochs: {config.Epochs}, batch size \
+        let width =
+            config.Width
+            |> Option.map (fun width -> $" of width {width}")
+            |> Option.defaultValue ""
+
+        [ $"{config.Data}: {count (int64 config.TrainPerClass)} training images a class, {held:F0} %% of them held out for \
+            validation, and {count (int64 config.TestPerClass)} test images a class. {config.Model}{width} \
+            ({records.Head.Parameters:N0} parameters); epochs: {config.Epochs}, batch size \
             {config.BatchSize}, learning rate {config.LearningRate}, divided by ten at 1/2 and 3/4 of the epochs; \
             seeds: {seeds}; threads: {config.Threads}. The best epoch by validation is tested once."
           "A seed gives every method the same initial weights, split, order and augmentation; differences are paired \

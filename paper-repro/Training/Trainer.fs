@@ -24,8 +24,10 @@ type Config =
         TestPerClass: int
         /// Of the training images.
         ValidationShare: float
-        Depth: int
-        Width: int
+        /// The name of an architecture.
+        Model: string
+        /// Of the network; None where the model's name says how wide it is.
+        Width: int option
         Epochs: int
         BatchSize: int
         LearningRate: float
@@ -68,8 +70,8 @@ module Config =
           TrainPerClass = 300
           TestPerClass = 100
           ValidationShare = 0.1
-          Depth = 18
-          Width = 8
+          Model = "preact-resnet-18"
+          Width = Some 8
           Epochs = 6
           BatchSize = 50
           LearningRate = 0.1
@@ -95,13 +97,14 @@ module Config =
             if value < lowest || value > highest then
                 Errors.user $"{what} {value}: it must lie in {lowest} .. {highest}."
 
-        inRange "width" 1 1024 config.Width
         inRange "epochs" 1 100_000 config.Epochs
         inRange "batch size" 1 100_000 config.BatchSize
         inRange "threads" 1 256 config.Threads
 
-        if config.Depth <> 18 && config.Depth <> 34 then
-            Errors.user $"depth {config.Depth}: it must be 18 or 34."
+        Architectures.check
+            config.Model
+            { (Architectures.find config.Model).Standard with
+                Width = config.Width }
 
         if not (config.LearningRate > 0.0 && Double.IsFinite config.LearningRate) then
             Errors.user $"learning rate {config.LearningRate}: it must be positive and finite."
@@ -175,7 +178,7 @@ type Trained =
         Timing: Timing
         /// With the best epoch's weights; the caller disposes it.
         Model: Model
-        Network: PreActResNetSettings
+        Network: NetworkSettings
     }
 
 /// A run that cannot go on; the message is one line.
@@ -193,19 +196,17 @@ module Trainer =
         let augmentation = 3
         let mixing = 4
 
-    /// The network for a configuration's images, not yet normalising them: 64 pixels and more are halved at once, as
-    /// published for Tiny-ImageNet.
-    let private network (config: Config) (dataset: Dataset) : PreActResNetSettings =
-        { Depth = config.Depth
-          Width = config.Width
+    /// The network for a configuration's images, not yet normalising them.
+    let private network (config: Config) (dataset: Dataset) : NetworkSettings =
+        { Width = config.Width
           Classes = dataset.Classes.Length
-          Stride = if dataset.Train.Images.shape[2] >= 64L then 2 else 1
+          Stride = Architectures.stride config.Model (int dataset.Train.Images.shape[2])
           Mean = [ 0.0; 0.0; 0.0 ]
           Std = [ 1.0; 1.0; 1.0 ] }
 
     /// The network with the mean and the standard deviation of each channel over all pixels of the images; from exact
     /// counts.
-    let private normalising (split: Split) (network: PreActResNetSettings) : PreActResNetSettings =
+    let private normalising (split: Split) (network: NetworkSettings) : NetworkSettings =
         let area = int (split.Images.shape[2] * split.Images.shape[3])
         let counts = Array.init 3 (fun _ -> Array.zeroCreate<int64> 256)
         let bytes = split.Images.bytes
@@ -322,25 +323,31 @@ module Trainer =
           Dx = Array.sub moves.Dx first count }
 
     /// Refuses sites that the network does not have.
-    let private checkSites (model: Model) (shapes: Place -> Shape option) (regularizer: Regularizer) =
+    let private checkSites (config: Config) (sites: (string * Shape) list) (regularizer: Regularizer) =
         for step in Regularizer.steps regularizer do
             for place in Site.places step.Site do
-                if (shapes place).IsNone then
-                    let sites =
-                        model.Stages
+                let isThere =
+                    match place with
+                    | Number number -> number < sites.Length
+                    | Name name -> sites.Tail |> List.exists (fun (known, _) -> known = name)
+
+                if not isThere then
+                    let listed =
+                        sites.Tail
                         |> List.mapi (fun i (name, _) -> $"{i + 1} = \"{name}\"")
                         |> String.concat ", "
 
-                    Errors.user $"there is no site {place} in {model.Name}: its sites are 0 = input, {sites}."
+                    Errors.user $"there is no site {place} in {config.Model}: its sites are 0 = input, {listed}."
 
     /// Batch normalisation cannot train on a single value per channel.
-    let private checkLastBatch (config: Config) (shapes: Place -> Shape option) (count: int) =
-        match shapes (Name "stage4") with
-        | Some shape when shape.Height * shape.Width = 1 && count % config.BatchSize = 1 ->
+    let private checkLastBatch (config: Config) (sites: (string * Shape) list) (count: int) =
+        // The last map; after it come the logits.
+        let _, map = sites[sites.Length - 2]
+
+        if map.Height * map.Width = 1 && count % config.BatchSize = 1 then
             Errors.user
                 $"batch size {config.BatchSize}: of {count} training images one is left for the last batch, which \
                   cannot be normalised; take another batch size."
-        | _ -> ()
 
     /// How many of the training images a run holds out for validation.
     let private heldOut (config: Config) (dataset: Dataset) : int =
@@ -360,14 +367,13 @@ module Trainer =
     let check (config: Config) (dataset: Dataset) : unit =
         Config.check config
         let count = trainingImages config dataset
-        let model = PreActResNet.create 0UL (network config dataset)
+        let size = dataset.Train.Images.shape
 
-        try
-            let shapes = shapes model dataset.Train
-            checkSites model shapes (regularizer config)
-            checkLastBatch config shapes count
-        finally
-            Model.dispose model
+        let sites =
+            Architectures.sites config.Model (network config dataset) (int size[2]) (int size[3])
+
+        checkSites config sites (regularizer config)
+        checkLastBatch config sites count
 
     /// What stays the same over the epochs of a run.
     [<NoEquality; NoComparison>]
@@ -537,7 +543,9 @@ module Trainer =
             Split.holdOut (heldOut config dataset) permutation dataset.Train
 
         let network = network config dataset |> normalising dataset.Train
-        let model = PreActResNet.create (child Child.initialisation).State network
+
+        let model =
+            Architectures.create config.Model network (child Child.initialisation).State
 
         try
             try

@@ -15,7 +15,7 @@ open TorchSharp
 // Helpers
 
 /// A folder that is gone afterwards.
-let private inFolder (run: string -> 'a) : 'a =
+let inFolder (run: string -> 'a) : 'a =
     let folder = Directory.CreateTempSubdirectory "patchup-tests-"
 
     try
@@ -24,7 +24,7 @@ let private inFolder (run: string -> 'a) : 'a =
         folder.Delete true
 
 /// Live native tensors of this thread that `run` leaves behind.
-let private left (run: unit -> unit) : int64 =
+let left (run: unit -> unit) : int64 =
     let live () =
         DisposeScopeManager.Statistics.ThreadTotalLiveCount
 
@@ -33,7 +33,7 @@ let private left (run: unit -> unit) : int64 =
     live () - before
 
 /// The message of the UserError that `run` raises: one line with these words in it.
-let private refused (words: string list) (run: unit -> unit) : unit =
+let refused (words: string list) (run: unit -> unit) : unit =
     match
         (try
             run ()
@@ -49,11 +49,11 @@ let private refused (words: string list) (run: unit -> unit) : unit =
             Expect.stringContains message word "the message"
 
 /// `count` numbers of a fixed pseudo-random sequence, each below its bound.
-let private numbers (seed: int) (count: int) (bound: int) : int[] =
+let numbers (seed: int) (count: int) (bound: int) : int[] =
     let bits = Key.stream (Key.ofSeed seed)
     Array.init count (fun _ -> bits.Below bound)
 
-let private image (seed: int) (height: int) (width: int) : Pixels =
+let image (seed: int) (height: int) (width: int) : Pixels =
     { Height = height
       Width = width
       Planes = numbers seed (3 * height * width) 256 |> Array.map byte }
@@ -100,7 +100,7 @@ let private openTar (folder: string) (cache: string option) (bytes: byte[]) : Da
     File.WriteAllBytes(path, bytes)
     Dataset.readWith cache path
 
-let private bytesOf (tensor: torch.Tensor) = tensor.bytes.ToArray()
+let bytesOf (tensor: torch.Tensor) = tensor.bytes.ToArray()
 
 let private contents (dataset: Dataset) =
     dataset.Classes,
@@ -492,217 +492,14 @@ let private augmentation =
               Expect.equal none.shape [| 0L; 3L; 4L; 4L |] "an empty batch"
           } ]
 
-// Networks
+// Safetensors
 
 let private small =
-    { PreActResNet.cifar10 with
-        Width = 8
+    { NetworkSettings.cifar10 with
+        Width = Some 8
         Classes = 5 }
 
-let private same (a: torch.Tensor) (b: torch.Tensor) = bytesOf a = bytesOf b
-
-let private images4 () =
-    Scope.run (fun () ->
-        torch
-            .arange((4.0 * 3.0 * 256.0).ToScalar())
-            .``to``(torch.float32)
-            .reshape(4L, 3L, 16L, 16L)
-            .sin()
-            .add_(Scope.number 0.5))
-
-let private networks =
-    testList
-        "networks"
-        [ test "the published numbers of parameters" {
-              for depth, expected in [ 18, 11_171_146L; 34, 21_279_306L ] do
-                  let model =
-                      PreActResNet.create
-                          1UL
-                          { PreActResNet.cifar10 with
-                              Depth = depth }
-
-                  Expect.equal (Model.parameterCount model) expected $"depth {depth}"
-                  Model.dispose model
-          }
-
-          test "stages compose to the module, bit for bit, in either mode" {
-              for depth in [ 18; 34 ] do
-                  let model = PreActResNet.create 1UL { small with Depth = depth }
-
-                  Expect.equal
-                      (List.map fst model.Stages)
-                      [ "conv1"; "stage1"; "stage2"; "stage3"; "stage4"; "head" ]
-                      "names"
-
-                  use images = images4 ()
-
-                  for mode in [ Model.train; Model.eval ] do
-                      mode model
-                      use whole = Model.call model images
-                      use _ = torch.NewDisposeScope()
-                      let steps = (images, model.Stages) ||> List.scan (fun x (_, stage) -> stage x)
-                      Expect.isTrue (same (List.last steps) whole) "equal"
-                      Expect.equal steps[1].shape [| 4L; 8L; 16L; 16L |] "conv1"
-                      Expect.equal steps[5].shape [| 4L; 64L; 2L; 2L |] "stage4"
-                      Expect.equal whole.shape [| 4L; 5L |] "logits"
-
-                  Model.dispose model
-          }
-
-          test "names are PyTorch's, and all parameters are trained" {
-              let model = PreActResNet.create 1UL small
-              let names = Model.state model |> List.map fst
-              Expect.equal names (List.distinct names) "distinct"
-
-              for name in
-                  [ "conv1.weight"
-                    "stage1.0.bn1.weight"
-                    "stage1.1.conv2.weight"
-                    "stage2.0.shortcut.weight"
-                    "stage4.1.bn2.running_var"
-                    "linear.weight"
-                    "linear.bias" ] do
-                  Expect.contains names name "a name"
-
-              Expect.isFalse (List.contains "stage1.0.shortcut.weight" names) "no shortcut where the shape stays"
-              use images = images4 ()
-              use logits = Model.call model images
-              use total = logits.square().sum()
-              total.backward ()
-
-              for struct (name, parameter) in model.Module.named_parameters () do
-                  use grad = parameter.grad
-                  Expect.isTrue (grad.abs().sum().item<float32>() > 0.0f) name
-
-              Model.dispose model
-          }
-
-          test "hooks find the stages by name" {
-              let model = PreActResNet.create 1UL small
-              let named = [ for struct (name, _) in model.Module.named_modules () -> name ]
-
-              for name in [ "conv1"; "stage1"; "stage2"; "stage3"; "stage4"; "linear" ] do
-                  Expect.contains named name "a module"
-
-              Model.dispose model
-          }
-
-          // Alone, for other tests may draw from the global generator.
-          testSequenced (
-              test "making a network leaves the global generator as it was" {
-                  let state () =
-                      use state = torch.get_rng_state ()
-                      bytesOf state
-
-                  let before = state ()
-                  PreActResNet.create 5UL small |> Model.dispose
-                  Expect.isTrue (state () = before) "the same state"
-              }
-          )
-
-          test "parameters follow from the seed alone, by PyTorch's scheme" {
-              let model = PreActResNet.create 5UL small
-              use _ = torch.rand 3L
-              let again = PreActResNet.create 5UL small
-              let other = PreActResNet.create 6UL small
-
-              let all = List.zip3 (Model.state model) (Model.state again) (Model.state other)
-
-              for (name, a), (_, b), (_, c) in all do
-                  Expect.isTrue (same a b) name
-
-                  if name.Contains "conv" || name.Contains "linear" then
-                      Expect.isFalse (same a c) name
-
-              for name, tensor in Model.state model do
-                  if name.Contains "conv" || name.Contains "shortcut" || name.Contains "linear" then
-                      let fan =
-                          if name.StartsWith "linear" then
-                              64L
-                          else
-                              Array.reduce (*) (Array.tail tensor.shape)
-
-                      let bound = 1.0 / sqrt (float fan)
-                      let largest = float (tensor.abs().max().item<float32>())
-                      Expect.isTrue (largest <= bound * 1.000001) $"{name} within its bound"
-
-                      Expect.isTrue
-                          (tensor.NumberOfElements < 100L || largest > 0.9 * bound)
-                          $"{name} reaches its bound"
-
-              List.iter Model.dispose [ model; again; other ]
-          }
-
-          test "calls, gradients, snapshots and models leave nothing behind" {
-              let leaks =
-                  left (fun () ->
-                      let model = PreActResNet.create 1UL small
-                      use images = images4 ()
-
-                      let inner =
-                          left (fun () ->
-                              for i in 1..20 do
-                                  (if i % 2 = 0 then Model.train else Model.eval) model
-                                  (Model.call model images).Dispose()
-                                  (model.Normalise images).Dispose()
-
-                              let held = Model.snapshot model
-                              Model.restore held model
-                              held |> List.iter (fun (_, tensor) -> tensor.Dispose()))
-
-                      Expect.equal inner 0L "calls"
-                      Model.dispose model)
-
-              Expect.equal leaks 0L "all"
-          }
-
-          test "a snapshot brings back the function that it was taken of" {
-              let model = PreActResNet.create 1UL small
-              use images = images4 ()
-              Model.eval model
-              use before = Model.call model images
-              let held = Model.snapshot model
-              Model.train model
-              (Model.call model images).Dispose()
-
-              Scope.value (fun () ->
-                  use _ = torch.no_grad ()
-
-                  model.Module.parameters ()
-                  |> Seq.iter (fun parameter -> parameter.mul_ (Scope.number 0.5) |> ignore))
-
-              Model.eval model
-              use changed = Model.call model images
-              Expect.isFalse (same before changed) "changed"
-              Model.restore held model
-              use after = Model.call model images
-              Expect.isTrue (same before after) "restored"
-              Expect.throwsT<ArgumentException> (fun () -> Model.restore held.Tail model) "another model's"
-              held |> List.iter (fun (_, tensor) -> tensor.Dispose())
-              Model.dispose model
-          }
-
-          test "normalising is (x - mean) / std of each channel" {
-              let model =
-                  PreActResNet.create
-                      1UL
-                      { small with
-                          Mean = [ 0.5; 0.25; 0.0 ]
-                          Std = [ 0.5; 0.25; 2.0 ] }
-
-              use images = torch.ones ([| 1L; 3L; 1L; 2L |])
-              use normal = model.Normalise images
-              Expect.equal (normal.data<float32>().ToArray()) [| 1.0f; 1.0f; 3.0f; 3.0f; 0.5f; 0.5f |] "values"
-              Model.dispose model
-          }
-
-          test "settings that make no network are refused" {
-              refused [ "Depth 20"; "18 or 34" ] (fun () -> PreActResNet.create 1UL { small with Depth = 20 } |> ignore)
-
-              refused [ "Width 0" ] (fun () -> PreActResNet.create 1UL { small with Width = 0 } |> ignore)
-          } ]
-
-// Safetensors
+let same (a: torch.Tensor) (b: torch.Tensor) = bytesOf a = bytesOf b
 
 let private sample () =
     [ "half", torch.tensor([| 1.5f; -2.0f |]).``to`` torch.float16
@@ -716,7 +513,7 @@ let private sample () =
       "bool", torch.tensor [| true; false; true |]
       "empty \"é\"", torch.zeros ([| 0L; 4L |]) ]
 
-let private file (header: string) (data: int) : byte[] =
+let file (header: string) (data: int) : byte[] =
     let text = Encoding.UTF8.GetBytes header
     Array.concat [ BitConverter.GetBytes(uint64 text.Length); text; Array.zeroCreate data ]
 
@@ -849,15 +646,19 @@ let private safetensors =
           test "a model's file brings back the model, and no other" {
               inFolder (fun folder ->
                   let path = Path.Combine(folder, "model.safetensors")
-                  let model, other = PreActResNet.create 1UL small, PreActResNet.create 2UL small
+
+                  let create name width seed =
+                      Architectures.create name { small with Width = Some width } seed
+
+                  let model, other = create "preact-resnet-18" 8 1UL, create "preact-resnet-18" 8 2UL
                   Model.save path metadata model
                   Expect.equal (Model.load path other) metadata "metadata"
 
                   for (name, a), (_, b) in List.zip (Model.state model) (Model.state other) do
                       Expect.isTrue (same a b) name
 
-                  let wide = PreActResNet.create 1UL { small with Width = 16 }
-                  let deep = PreActResNet.create 1UL { small with Depth = 34 }
+                  let wide = create "preact-resnet-18" 16 1UL
+                  let deep = create "preact-resnet-34" 8 1UL
                   let held = Model.snapshot wide
 
                   refused [ path; "conv1.weight"; "[8,3,3,3]"; "[16,3,3,3]" ] (fun () ->
@@ -866,9 +667,9 @@ let private safetensors =
                   for (name, a), (_, b) in List.zip held (Model.state wide) do
                       Expect.isTrue (same a b) $"{name} unchanged"
 
-                  refused [ path; "lacks"; "stage1.2" ] (fun () -> Model.load path deep |> ignore)
+                  refused [ path; "lacks"; "layer1.2" ] (fun () -> Model.load path deep |> ignore)
                   Model.save path Map.empty deep
-                  refused [ path; "unknown"; "stage1.2" ] (fun () -> Model.load path model |> ignore)
+                  refused [ path; "unknown"; "layer1.2" ] (fun () -> Model.load path model |> ignore)
                   held |> List.iter (fun (_, tensor) -> tensor.Dispose())
 
                   let throws run =
@@ -879,4 +680,4 @@ let private safetensors =
           } ]
 
 let tests =
-    testList "data and model" [ images; datasets; augmentation; networks; safetensors ]
+    testList "data and model" [ images; datasets; augmentation; safetensors ]

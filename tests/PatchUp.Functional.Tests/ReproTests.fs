@@ -468,7 +468,7 @@ let private refusals =
 
             for arguments, expected in
                 [ [], "a verb is needed: methods"
-                  [ "trian" ], "the verbs are methods, describe, laws, verify, draw, train, predict, compare"
+                  [ "trian" ], "the verbs are methods, models, describe, laws, verify, draw, train, predict, compare"
                   [ "methods"; "--jsn" ], "the options are --json"
                   [ "train"; "--foo" ], "--learning-rate"
                   [ "describe" ], "<method>"
@@ -484,7 +484,14 @@ let private refusals =
                   [ "train"; "--epochs"; "0"; "--out"; out ], "1 .. 100000"
                   [ "train"; "--epochs"; "many"; "--out"; out ], "'many'"
                   [ "train"; "--width"; "0"; "--out"; out ], "width 0"
-                  [ "train"; "--depth"; "50"; "--out"; out ], "18 or 34"
+                  [ "train"; "--model"; "resnet-19"; "--out"; out ], "did you mean resnet-18?"
+                  [ "train"; "--model"; "wrn-10-1"; "--width"; "8"; "--out"; out ], "wrn-10-1 says itself how wide"
+                  [ "models"; "wrn-12-1" ], "6 n + 4"
+                  [ "models"; "wrn-10-101" ], "up to 100"
+                  [ "models"; "wrn-10-1"; "--width"; "16" ], "leave the width out"
+                  [ "models"; "resnet-50"; "--size"; "0" ], "1 .. 4096"
+                  [ "models"; "resnet-50"; "--classes"; "0" ], "number of classes 0"
+                  [ "models"; "--width"; "8" ], "name it"
                   [ "train"; "--batch-size"; "-5"; "--out"; out ], "batch size -5"
                   [ "train"; "--learning-rate"; "0"; "--out"; out ], "positive and finite"
                   [ "train"; "--label-smoothing"; "1.5"; "--out"; out ], "[0, 1]"
@@ -520,7 +527,7 @@ let private refusals =
 
 let private helping =
     testCase "help is no error and shows the defaults" (fun () ->
-        for verb in [ "methods"; "describe"; "draw"; "train"; "predict"; "compare" ] do
+        for verb in [ "methods"; "models"; "describe"; "draw"; "train"; "predict"; "compare" ] do
             let out, err = succeed [ verb; "--help" ]
             Expect.stringContains out $"patchup {verb}" verb
             Expect.equal err "" verb
@@ -547,7 +554,14 @@ let private resident () =
 let private soak =
     testCase "5,000 training steps hold live tensors exactly flat and memory on a slope below 1 KiB a step" (fun () ->
         torch.set_num_threads 1
-        let model = PreActResNet.create 1UL { PreActResNet.cifar10 with Width = 1 }
+
+        let model =
+            Architectures.create
+                "preact-resnet-18"
+                { NetworkSettings.cifar10 with
+                    Width = Some 1 }
+                1UL
+
         let staged = Trainer.staged model
 
         use optimizer =
@@ -614,7 +628,7 @@ let private tidy =
 
             let config =
                 { Config.withMethod methods Config.standard with
-                    Width = 1
+                    Width = Some 1
                     Epochs = 2
                     TrainPerClass = 6
                     TestPerClass = 2 }
