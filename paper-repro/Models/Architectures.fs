@@ -42,7 +42,10 @@ module Architectures =
             WideResNet.architecture depth factor (if wide.Groups[3].Success then Paper2020 else Published)
         | None ->
             let hint =
-                Notation.nearest (all |> List.map _.Name) name
+                (if name.Length > 40 then
+                     None
+                 else
+                     Notation.nearest (all |> List.map _.Name) name)
                 |> Option.map (fun near -> $" (did you mean {near}?)")
                 |> Option.defaultValue ""
 

@@ -16,15 +16,17 @@ type WideResNetFlavour =
 [<RequireQualifiedAccess>]
 module WideResNet =
 
-    let private biased (device: torch.Device) channels width kernel stride : Layers.Module =
-        torch.nn.Conv2d(
-            int64 (channels: int),
-            int64 (width: int),
-            int64 (kernel: int),
-            int64 (stride: int),
-            padding = int64 (kernel / 2),
-            device = device
-        )
+    /// A convolution with biases; TorchSharp leaves a tensor behind when it makes one.
+    let private biased (device: torch.Device) (channels: int) (width: int) (kernel: int) (stride: int) : Layers.Module =
+        Scope.value (fun () ->
+            torch.nn.Conv2d(
+                int64 channels,
+                int64 width,
+                int64 kernel,
+                int64 stride,
+                padding = int64 (kernel / 2),
+                device = device
+            ))
 
     /// conv2(relu(bn2(conv1(relu(bn1 x))))) + shortcut, where the shortcut is x, or, where the shape changes, a 1x1
     /// convolution of x.

@@ -81,13 +81,14 @@ module Checkpoint =
 
     /// Whether a network may be made of it; the architecture has its own say.
     let private isSound (found: Checkpoint) =
-        let isThere value = not (isNull (box value))
+        let isThere (value: 'a) = not (isNull (box value))
 
         isThere found.Model
         && isThere found.Classes
         && isThere found.Mean
         && isThere found.Std
         && not found.Classes.IsEmpty
+        && List.forall isThere found.Classes
         && List.min [ found.ImageHeight; found.ImageWidth ] >= 1
         && List.max [ found.ImageHeight; found.ImageWidth ] <= largestSide
 

@@ -13,6 +13,7 @@ let private suite =
           HookTests.tests
           NotationTests.tests
           DataModelTests.tests
+          ModelTests.tests
           ReproTests.tests
           VerdictTests.tests
           DocsTests.tests
