@@ -50,7 +50,8 @@ module Safetensors =
     /// The header's key for the map of strings.
     let private metadataKey = "__metadata__"
 
-    let private buffer = 1 <<< 20
+    /// How many bytes to hold at a time of a tensor of so many: TorchSharp makes a buffer for every tensor.
+    let private buffer (bytes: int64) : int = int (min bytes (1L <<< 20))
 
     // Writing
 
@@ -131,8 +132,10 @@ module Safetensors =
 
             for _, tensor in tensors do
                 Scope.value (fun () ->
-                    if tensor.NumberOfElements > 0L then
-                        tensor.detach().cpu().contiguous().WriteBytesToStream(stream, buffer)))
+                    let size = tensor.NumberOfElements * tensor.ElementSize
+
+                    if size > 0L then
+                        tensor.detach().cpu().contiguous().WriteBytesToStream(stream, buffer size)))
 
     // Reading
 
@@ -258,7 +261,7 @@ module Safetensors =
         let tensor = torch.empty (entry.Shape, dtype = entry.Type)
 
         if entry.Finish > entry.Start then
-            tensor.ReadBytesFromStream(stream, buffer)
+            tensor.ReadBytesFromStream(stream, buffer (entry.Finish - entry.Start))
 
         if
             entry.Type = torch.bool

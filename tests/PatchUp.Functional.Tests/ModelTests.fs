@@ -42,7 +42,7 @@ let private waves (count: int) (side: int) : torch.Tensor =
     )
 
 /// Other numbers than a new network has, so that nothing is hidden by scales of 1 and shifts of 0.
-let private disturb (model: Model) : unit =
+let disturb (model: Model) : unit =
     Scope.value (fun () ->
         use _ = torch.no_grad ()
         use generator = new torch.Generator(99UL)
@@ -53,7 +53,7 @@ let private disturb (model: Model) : unit =
             elif name.EndsWith "num_batches_tracked" then
                 tensor.add_ (torch.tensor 7L) |> ignore)
 
-let private using (model: Model) (look: Model -> 'a) : 'a =
+let using (model: Model) (look: Model -> 'a) : 'a =
     try
         look model
     finally
@@ -164,7 +164,7 @@ let private authors (stem: int64) (widths: int64 list) (counts: int list) (biase
 
 /// The networks' functions in evaluation mode, from the state dict alone: torchvision's `resnet.py`, the PatchUp
 /// authors' `preresnet.py` and `wide_resnet.py`, and the reference code's `wide-resnet.lua`.
-let private reference (name: string) (settings: NetworkSettings) (model: Model) (images: torch.Tensor) : torch.Tensor =
+let reference (name: string) (settings: NetworkSettings) (model: Model) (images: torch.Tensor) : torch.Tensor =
     let state = dict (Model.state model)
 
     let conv (layer: string) (stride: int) (x: torch.Tensor) =
@@ -680,4 +680,417 @@ let private using' =
               refused [ "standard deviation" ] (make "resnet-18" { slim with Std = [ 1.0; 0.0; 1.0 ] })
           } ]
 
-let tests = testList "models" [ published; sites; initialisation; using' ]
+// Weights
+
+/// A safetensors file as PyTorch's writer lays it out: compact JSON with `format`, padded with spaces to eight bytes, and
+/// the tensors' bytes in the header's order. Each is name, type, shape and bytes.
+let ofPyTorch (tensors: (string * string * int64 list * byte[]) list) : byte[] =
+    let header = StringBuilder "{\"__metadata__\":{\"format\":\"pt\"}"
+    let mutable start = 0
+
+    for name, dtype, shape, bytes in tensors do
+        let lengths = String.Join(",", shape)
+        let finish = start + bytes.Length
+
+        header.Append $",\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":[{lengths}],\"data_offsets\":[{start},{finish}]}}"
+        |> ignore
+
+        start <- finish
+
+    let text = header.Append("}").ToString()
+    let padded = text.PadRight((text.Length + 7) / 8 * 8)
+
+    Array.concat [ file padded 0; yield! tensors |> List.map (fun (_, _, _, bytes) -> bytes) ]
+
+/// Numbers of a state dict, each exact in all float types: eighths from -1/2 to 5/8, and for variances one more.
+let private exact (name: string) (count: int) : float32[] =
+    let offset = name.Length % 7
+
+    Array.init count (fun i ->
+        let value = float32 ((i * 5 + offset) % 10 - 4) / 8.0f
+        if name.EndsWith "running_var" then value + 1.0f else value)
+
+let private bytesAs (dtype: string) (values: float32[]) : byte[] =
+    values
+    |> Array.collect (fun value ->
+        match dtype with
+        | "F64" -> BitConverter.GetBytes(float value)
+        | "F16" -> BitConverter.GetBytes(Half.op_Explicit value: Half)
+        | "BF16" -> (BitConverter.GetBytes value)[2..]
+        | _ -> BitConverter.GetBytes value)
+
+/// The state of a network as PyTorch would write it, with numbers of the test's own.
+let private foreignState (dtype: string) (model: Model) : (string * string * int64 list * byte[]) list =
+    [ for name, tensor in Model.state model do
+          if tensor.dtype = torch.int64 then
+              name, "I64", [], BitConverter.GetBytes 1000L
+          else
+              name, dtype, List.ofArray tensor.shape, bytesAs dtype (exact name (int tensor.NumberOfElements)) ]
+
+let private expectExact (what: string) (model: Model) : unit =
+    for name, tensor in Model.state model do
+        if tensor.dtype = torch.float32 then
+            Expect.isTrue
+                (tensor.data<float32>().ToArray() = exact name (int tensor.NumberOfElements))
+                $"{what}: {name}"
+
+let private weights =
+    testList
+        "weights"
+        [ test "every architecture's file brings back its bits" {
+              for listed in Architectures.all do
+                  inFolder (fun folder ->
+                      // Every depth; the published width where the name says it, and 8 channels where it does not. One of
+                      // 146 MB is enough.
+                      let name = listed.Name.Replace("28-10-2020", "28-2-2020")
+                      let path = Path.Combine(folder, "saved.safetensors")
+
+                      let settings =
+                          { listed.Standard with
+                              Width = listed.Width |> Option.map (fun _ -> 8)
+                              Classes = 3 }
+
+                      using (Architectures.create name settings 1UL) (fun model ->
+                          disturb model
+                          Model.save path (Map [ "k", "v" ]) model
+
+                          using (Architectures.create name settings 2UL) (fun other ->
+                              Expect.equal (Model.load path other) (Map [ "k", "v" ]) name
+
+                              for (part, a), (_, b) in List.zip (Model.state model) (Model.state other) do
+                                  Expect.isTrue (a.bytes.SequenceEqual b.bytes) $"{name}: {part}")))
+          }
+
+          test "a file of PyTorch's is read: any order, names of DataParallel, counts of batches or none, short floats" {
+              inFolder (fun folder ->
+                  let path = Path.Combine(folder, "torch.safetensors")
+
+                  for name, settings, _ in narrow do
+                      using (Architectures.create name settings 1UL) (fun model ->
+                          /// The counts of batches after a file was loaded.
+                          let load what (bytes: byte[]) =
+                              using (Architectures.create name settings 2UL) (fun other ->
+                                  File.WriteAllBytes(path, bytes)
+                                  Expect.equal (Model.load path other) (Map [ "format", "pt" ]) "metadata"
+                                  expectExact $"{name}, {what}" other
+
+                                  [ for part, tensor in Model.state other do
+                                        if part.EndsWith "num_batches_tracked" then
+                                            tensor.item<int64>() ])
+
+                          let entries = foreignState "F32" model
+
+                          // As PyTorch's writer sorts them, by size and name; then in the state dict's order.
+                          let sorted =
+                              entries |> List.sortBy (fun (name, dtype, _, _) -> dtype <> "I64", name)
+
+                          Expect.all (load "sorted" (ofPyTorch sorted)) ((=) 1000L) "counts are read"
+                          load "unsorted" (ofPyTorch entries) |> ignore
+
+                          entries
+                          |> List.map (fun (name, dtype, shape, bytes) -> "module." + name, dtype, shape, bytes)
+                          |> ofPyTorch
+                          |> load "DataParallel"
+                          |> ignore
+
+                          let old = entries |> List.filter (fun (_, dtype, _, _) -> dtype <> "I64")
+                          Expect.all (load "old" (ofPyTorch old)) ((=) 0L) "counts stay as they are"
+
+                          for dtype in [ "F16"; "BF16" ] do
+                              load dtype (ofPyTorch (foreignState dtype model)) |> ignore))
+          }
+
+          test "a file that does not fit is refused in a line, and changes nothing" {
+              inFolder (fun folder ->
+                  let path = Path.Combine(folder, "torch.safetensors")
+
+                  using (Architectures.create "resnet-18" (cifar (Some 2)) 1UL) (fun model ->
+                      let before = Model.snapshot model
+                      let entries = foreignState "F32" model
+
+                      let wrong words entries =
+                          File.WriteAllBytes(path, ofPyTorch entries)
+                          refused ("torch.safetensors" :: words) (fun () -> Model.load path model |> ignore)
+
+                      let change name f =
+                          entries
+                          |> List.map (fun (known, dtype, shape, bytes) ->
+                              if known = name then
+                                  f (known, dtype, shape, bytes)
+                              else
+                                  known, dtype, shape, bytes)
+
+                      wrong [ "conv1.weight"; "Float64"; "write it as Float32" ] (foreignState "F64" model)
+
+                      wrong
+                          [ "bn1.bias is Int64 [2]" ]
+                          (change "bn1.bias" (fun (name, _, shape, _) -> name, "I64", shape, Array.zeroCreate 16))
+
+                      wrong
+                          [ "fc.bias is Float32 [1,5], not Float32 [5]" ]
+                          (change "fc.bias" (fun (name, dtype, shape, bytes) -> name, dtype, 1L :: shape, bytes))
+
+                      wrong [ "lacks conv1.weight;" ] entries.Tail
+
+                      wrong
+                          [ "has module.conv1.weight"; "unknown" ]
+                          (("module.conv1.weight", "F32", [ 1L ], Array.zeroCreate 4) :: entries)
+
+                      wrong
+                          [ "lacks conv1.weight" ]
+                          (change "conv1.weight" (fun (name, dtype, shape, bytes) ->
+                              "module." + name, dtype, shape, bytes))
+
+                      for (name, a), (_, b) in List.zip before (Model.state model) do
+                          Expect.isTrue (same a b) $"{name} unchanged"
+
+                      before |> List.iter (fun (_, tensor) -> tensor.Dispose())))
+          } ]
+
+// Damaged and hostile files
+
+let private description: Checkpoint =
+    { Model = "preact-resnet-18"
+      Width = Some 1
+      Stride = 1
+      ImageHeight = 8
+      ImageWidth = 8
+      Mean = [ 0.5; 0.5; 0.5 ]
+      Std = [ 0.5; 0.5; 0.5 ]
+      Classes = [ "a"; "b" ]
+      Method = "none"
+      Notation = "none" }
+
+/// A sound weights file as the program writes it, small.
+let private checkpointBytes (folder: string) : byte[] =
+    let settings = { cifar (Some 1) with Classes = 2 }
+
+    using (Architectures.create description.Model settings 1UL) (fun model ->
+        let path = Path.Combine(folder, "sound.safetensors")
+        Model.save path (Map [ "patchup", Json.show description ]) model
+        File.ReadAllBytes path)
+
+/// Files that mean harm. `described` is a sound file but for the text of its description.
+let private hostile (sound: byte[]) (described: string -> byte[]) : byte[] list =
+    let f32 shape offsets =
+        $"{{\"t\":{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":{offsets}}}}}"
+
+    let unit = "{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}"
+
+    let raw (text: string) =
+        let bytes = Encoding.Latin1.GetBytes text
+        Array.append (BitConverter.GetBytes(uint64 bytes.Length)) bytes
+
+    let shown = Json.show description
+
+    [ // The header's length.
+      for length in
+          [ 0UL
+            1UL
+            7UL
+            uint64 sound.Length
+            uint64 sound.Length - 8UL
+            uint64 sound.Length - 7UL
+            100_000_001UL
+            uint64 Int32.MaxValue
+            1UL <<< 32
+            uint64 Int64.MaxValue
+            1UL <<< 63
+            UInt64.MaxValue ] do
+          Array.append (BitConverter.GetBytes length) sound[8..]
+
+      // Depth.
+      for depth in [ 65; 1000; 100_000 ] do
+          file (String('[', depth)) 0
+          file (String.replicate depth "{\"a\":") 0
+
+          file
+              ("{\"__metadata__\":"
+               + String.replicate depth "{\"a\":"
+               + "1"
+               + String('}', depth + 1))
+              0
+
+      // Shapes and places.
+      for lengths in
+          [ "[9223372036854775807]"
+            "[9223372036854775808]"
+            "[4611686018427387904,2]"
+            "[4294967296,4294967296]"
+            "[3037000500,3037000500]"
+            "[0,9223372036854775807,9223372036854775807]"
+            "[1099511627776]"
+            "[-1]"
+            "[-1,-4]"
+            "[1e2]"
+            "[1e999]"
+            "[1.0]"
+            "[NaN]"
+            "[Infinity]"
+            "[\"1\"]"
+            "[null]"
+            "[[1]]"
+            "{}"
+            "null"
+            "1"
+            "[" + String.Join(",", Array.create 100_000 1) + "]"
+            "[" + String('9', 100_000) + "]" ] do
+          file (f32 lengths "[0,4]") 4
+
+      for offsets in
+          [ "[-4,0]"
+            "[0,-4]"
+            "[4,0]"
+            "[0,9223372036854775807]"
+            "[9223372036854775803,9223372036854775807]"
+            "[0,18446744073709551615]"
+            "[0,4,4]"
+            "[]"
+            "[0]"
+            "[0,1e1]"
+            "[NaN,NaN]"
+            "null" ] do
+          file (f32 "[1]" offsets) 4
+
+      // Names and texts.
+      file $"{{\"a\":{unit},\"a\":{unit}}}" 4
+      file $"{{\"a\":{unit},\"\\u0061\":{unit}}}" 4
+      file "{\"__metadata__\":{},\"__metadata__\":{}}" 0
+      file "{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}" 0
+
+      for name in [ "\\ud800"; "\\udc00"; "\\ud800\\ud800"; "a\\ud83d"; "\\u0000"; "" ] do
+          file $"{{\"{name}\":{unit}}}" 4
+          file $"{{\"{name}\":{unit},\"{name}\":{unit}}}" 4
+          file $"{{\"__metadata__\":{{\"{name}\":\"x\"}}}}" 0
+          file $"{{\"__metadata__\":{{\"x\":\"{name}\"}}}}" 0
+          file $"{{\"__metadata__\":{{\"patchup\":\"{name}\"}}}}" 0
+          file $"{{\"t\":{{\"dtype\":\"{name}\",\"shape\":[1],\"data_offsets\":[0,4]}}}}" 4
+
+      for bad in [ "\xff"; "\xc0\x80"; "\xed\xa0\x80"; "\xf5\x80\x80\x80"; "\xe2\x82" ] do
+          raw $"{{\"{bad}\":{unit}}}    "
+          raw $"{{\"__metadata__\":{{\"patchup\":\"{bad}\"}}}}"
+
+      file ("{\"" + String('x', 1_000_000) + "\":" + unit + "}") 4
+      file ("{\"__metadata__\":{\"patchup\":\"" + String('[', 1_000_000) + "\"}}") 0
+
+      // Many tensors, without numbers or with one.
+      let many (each: int -> string) =
+          "{" + String.Join(",", Array.init 5000 each) + "}"
+
+      file (many (fun i -> $"\"{i}\":{{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}")) 0
+      file (many (fun i -> $"\"{i}\":{{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[{i},{i + 1}]}}")) 5000
+      file (many (fun _ -> $"\"a\":{unit}")) 4
+
+      // Descriptions of networks that the file does not hold.
+      for before, after in
+          [ "\"width\": 1", "\"width\": 4096"
+            "\"width\": 1", "\"width\": 2147483647"
+            "\"width\": 1", "\"width\": -1"
+            "\"width\": 1", "\"width\": 1e9"
+            "\"width\": 1", "\"width\": null"
+            "\"stride\": 1", "\"stride\": 0"
+            "\"stride\": 1", "\"stride\": 2000000000"
+            "\"imageHeight\": 8", "\"imageHeight\": 2147483647"
+            "\"imageHeight\": 8", "\"imageHeight\": -8"
+            "0.5", "1e999"
+            "0.5", "NaN"
+            "preact-resnet-18", "resnet-152"
+            "preact-resnet-18", "wrn-1000-100"
+            "preact-resnet-18", "wrn-28-10"
+            "preact-resnet-18", String('x', 100_000)
+            "preact-resnet-18", "\\ud800"
+            "\"preact-resnet-18\"", "null"
+            "\"a\"", "null"
+            "\"a\"", "\"\\ud800\""
+            "\"a\"", String.Join(",", Array.create 100_000 "\"a\"")
+            "\"classes\": [", "\"classes\": [[" ] do
+          described (shown.Replace(before, after)) ]
+
+let private damaged =
+    testList
+        "damaged files"
+        [ test "over 200 damaged and hostile files are read or refused, within their size" {
+              inFolder (fun folder ->
+                  let path = Path.Combine(folder, "a.safetensors")
+                  let sound = checkpointBytes folder
+                  let headerLength = 8 + int (BitConverter.ToUInt64(sound, 0))
+                  let data = sound[headerLength..]
+
+                  let described (text: string) =
+                      let written = Encoding.UTF8.GetString(sound, 8, headerLength - 8)
+                      let start = written.IndexOf("\"patchup\":", StringComparison.Ordinal) + 10
+                      let finish = written.IndexOf("},", start, StringComparison.Ordinal)
+
+                      let header =
+                          written.Substring(0, start)
+                          + JsonSerializer.Serialize text
+                          + written.Substring finish
+
+                      Array.append (file header 0) data
+
+                  File.WriteAllBytes(path, described (Json.show description))
+                  using (snd (Checkpoint.read path)) ignore
+
+                  let places = numbers 21 60 sound.Length
+                  let inHeader = numbers 22 60 headerLength
+                  let bits = numbers 23 60 8
+
+                  let files =
+                      [ for i in 0..59 do
+                            Array.take places[i] sound
+
+                            for place in [ places[i]; inHeader[i] ] do
+                                sound
+                                |> Array.mapi (fun at value ->
+                                    if at = place then value ^^^ (1uy <<< bits[i]) else value)
+                        yield! hostile sound described ]
+
+                  let mutable refusals = 0
+                  let mutable reads = 0
+                  let clock = Diagnostics.Stopwatch.StartNew()
+
+                  let bounded (bytes: byte[]) (call: unit -> int64) =
+                      let before = GC.GetAllocatedBytesForCurrentThread()
+                      let start = clock.Elapsed
+
+                      try
+                          let native = call ()
+                          Expect.isLessThanOrEqual native (int64 bytes.Length) "the tensors' bytes"
+                          reads <- reads + 1
+                      with UserError message ->
+                          Expect.isFalse (message.Contains '\n') "one line"
+                          Expect.isLessThan message.Length 1100 "a short line"
+                          refusals <- refusals + 1
+
+                      let allocated = GC.GetAllocatedBytesForCurrentThread() - before
+
+                      // Parsing takes a multiple of the header; a network's objects take some whatever the file's size.
+                      Expect.isLessThan allocated (64L * int64 bytes.Length + (4L <<< 20)) "managed memory"
+                      Expect.isLessThan (clock.Elapsed - start).TotalSeconds 5.0 "no hang"
+
+                  let size (tensors: (string * torch.Tensor) list) =
+                      tensors
+                      |> List.sumBy (fun (_, tensor) -> tensor.NumberOfElements * tensor.ElementSize)
+
+                  let leaks =
+                      left (fun () ->
+                          for bytes in files do
+                              File.WriteAllBytes(path, bytes)
+
+                              bounded bytes (fun () ->
+                                  Safetensors.header path |> ignore
+                                  0L)
+
+                              bounded bytes (fun () -> Scope.value (fun () -> size (Safetensors.read path).Entries))
+
+                              bounded bytes (fun () ->
+                                  using (snd (Checkpoint.read path)) (fun model -> size (Model.state model))))
+
+                  Expect.equal leaks 0L "leak-free"
+                  Expect.isGreaterThan files.Length 200 "files"
+                  Expect.isGreaterThan refusals 400 "most are refused"
+                  Expect.isGreaterThan reads 100 "changed numbers are read")
+          } ]
+
+let tests =
+    testList "models" [ published; sites; initialisation; using'; weights; damaged ]

@@ -397,6 +397,217 @@ let private predicting =
             Dataset.dispose dataset
             Dataset.dispose all))
 
+/// A PNG file of a fixed pattern, and its values in [0,1] `[1,3,side,side]`.
+let private patterned (folder: string) (side: int) : string * torch.Tensor =
+    let pixels =
+        { Height = side
+          Width = side
+          Planes = Array.init (3 * side * side) (fun i -> byte (i * i / 7)) }
+
+    use bitmap = Images.toBitmap pixels
+    let path = Path.Combine(folder, $"{side}.png")
+    Images.writePng path bitmap
+
+    path,
+    torch.tensor (
+        pixels.Planes |> Array.map (fun value -> float32 value / 255.0f),
+        ReadOnlySpan [| 1L; 3L; int64 side; int64 side |]
+    )
+
+let private foreign =
+    testCase "predict evaluates weights that PyTorch wrote, as its network would" (fun () ->
+        inFolder (fun folder ->
+            let weights = Path.Combine(folder, "torch.safetensors")
+            let list = Path.Combine(folder, "names.txt")
+            File.WriteAllText(list, "ant\r\nbee\ncat\ndog\nelk\n")
+            let imageNet = NetworkSettings.imageNet
+
+            let settings width stride =
+                { imageNet with
+                    Width = width
+                    Stride = stride
+                    Classes = 5 }
+
+            let cifar = NetworkSettings.cifar10.Mean, NetworkSettings.cifar10.Std
+
+            for name, settings, side, arguments, (mean, std) in
+                [ "resnet-18", settings (Some 4) 4, 224, [], (imageNet.Mean, imageNet.Std)
+                  "resnet-50", settings (Some 4) 4, 64, [ "--size"; "64" ], (imageNet.Mean, imageNet.Std)
+                  "resnet-18", settings (Some 4) 1, 32, [ "--size"; "32" ], (imageNet.Mean, imageNet.Std)
+                  "resnet-18", settings (Some 4) 2, 64, [ "--size"; "64" ], (imageNet.Mean, imageNet.Std)
+                  "wrn-10-1-2020", settings None 1, 32, [], cifar
+                  "preact-resnet-18",
+                  settings (Some 4) 2,
+                  64,
+                  [ "--size"; "64"; "--mean"; "0.5"; "0.25"; "0"; "--std"; "0.5"; "2"; "1" ],
+                  ([ 0.5; 0.25; 0.0 ], [ 0.5; 2.0; 1.0 ]) ] do
+                ModelTests.using (Architectures.create name settings 1UL) (fun model ->
+                    ModelTests.disturb model
+
+                    // Small logits, for probabilities that tell.
+                    Scope.value (fun () ->
+                        use _ = torch.no_grad ()
+
+                        let _, last =
+                            Model.state model
+                            |> List.find (fun (part, _) -> part = $"{(Architectures.find name).Last}.weight")
+
+                        last.mul_ (Scope.number 0.05) |> ignore)
+
+                    let state =
+                        [ for name, tensor in Model.state model do
+                              let dtype = if tensor.dtype = torch.int64 then "I64" else "F32"
+                              "module." + name, dtype, List.ofArray tensor.shape, tensor.bytes.ToArray() ]
+
+                    File.WriteAllBytes(weights, ModelTests.ofPyTorch state)
+                    let path, image = patterned folder side
+                    use image = image
+                    Model.eval model
+
+                    let expected =
+                        Scope.value (fun () ->
+                            let channels (values: float list) =
+                                torch.tensor (
+                                    values |> List.map float32 |> Array.ofList,
+                                    ReadOnlySpan [| 1L; 3L; 1L; 1L |]
+                                )
+
+                            let normal = image.sub(channels mean).div(channels std)
+                            let logits = ModelTests.reference name settings model normal
+                            torch.nn.functional.softmax(logits, 1L).data<float32>().ToArray())
+
+                    let predict more =
+                        let json, _ =
+                            succeed ([ "predict"; weights; path; "--model"; name; "--json" ] @ arguments @ more)
+
+                        use parsed = JsonDocument.Parse json
+
+                        [ for guess in parsed.RootElement[0].GetProperty("classes").EnumerateArray() ->
+                              guess.GetProperty("class").GetString(), guess.GetProperty("probability").GetDouble() ]
+
+                    let found = Map(predict [])
+                    Expect.isLessThan (Array.max expected) 0.999f $"{name}: probabilities that tell"
+
+                    for index, probability in Array.indexed expected do
+                        Expect.floatClose
+                            { absolute = 1e-4; relative = 1e-3 }
+                            found[string index]
+                            (float probability)
+                            $"{name}: class {index}"
+
+                    let likeliest = Array.IndexOf(expected, Array.max expected)
+
+                    let names = [ "ant"; "bee"; "cat"; "dog"; "elk" ]
+                    let named, _ = (predict [ "--class-names"; list ]).Head
+                    Expect.equal named names[likeliest] $"{name}: its name")
+
+            // What cannot be evaluated.
+            let path, image = patterned folder 32
+            image.Dispose()
+            File.WriteAllText(list, "ant\nbee\n")
+
+            for arguments, expected in
+                [ [], "name the model of another program's weights"
+                  [ "--size"; "32" ], "name their model with --model"
+                  [ "--std"; "1"; "1"; "1" ], "--std is for another program's weights"
+                  [ "--model"; "preact-resnet-19" ], "did you mean preact-resnet-18"
+                  [ "--model"; "preact-resnet-34" ], "lacks layer1.2."
+                  [ "--model"; "resnet-18" ], "no fc.weight in it such as a resnet-18 has"
+                  [ "--model"; "wrn-10-1" ], "conv1.weight is Float32 [4,3,3,3], not Float32 [16,3,3,3]"
+                  [ "--model"; "preact-resnet-18"; "--size"; "0" ], "size 0"
+                  [ "--model"; "preact-resnet-18"; "--mean"; "1"; "2" ], "--mean"
+                  [ "--model"; "preact-resnet-18"; "--std"; "1"; "0"; "1" ], "standard deviation"
+                  [ "--model"; "preact-resnet-18"; "--class-names"; list ], "2 lines; the network has 5 classes" ] do
+                let code, out, err = patchup ([ "predict"; weights; path ] @ arguments)
+                let shown = String.Join(' ', arguments)
+                Expect.equal (code, out) (2, "") $"{shown}: {err}"
+                Expect.stringContains err expected shown
+                Expect.hasLength (err.TrimEnd().Split '\n') 1 shown))
+
+let private others =
+    testList
+        "other networks"
+        [ testCase "each is trained, written, read and used" (fun () ->
+              for name, width in
+                  [ "wrn-10-1", None
+                    "wrn-10-1-2020", None
+                    "resnet-18", Some "2"
+                    "resnet-50", Some "1" ] do
+                  inFolder (fun out ->
+                      let arguments =
+                          match width with
+                          | Some width -> [ "--width"; width ]
+                          | None -> []
+
+                      succeed (
+                          [ "train"; "--model"; name; "--method"; "hard-patchup"; "--out"; out ]
+                          @ arguments
+                          @ List.skip 4 small
+                          @ [ "--epochs"; "1" ]
+                      )
+                      |> ignore
+
+                      let record = readRecord out
+                      Expect.equal record.Config.Model name "the record's model"
+                      Expect.equal (record.Config.Width |> Option.map string) width "its width"
+                      let weights = onlyFile (Path.Combine(out, "weights"))
+                      let found, model = Checkpoint.read weights
+                      Expect.equal (found.Model, model.Name) (name, name) "the file's model"
+                      Expect.equal (Model.parameterCount model) record.Parameters "its parameters"
+                      Model.dispose model
+                      let path, image = patterned out 32
+                      image.Dispose()
+                      succeed [ "predict"; weights; path ] |> ignore))
+
+          testCase "they are compared, and the notes name them" (fun () ->
+              inFolder (fun out ->
+                  let arguments =
+                      [ "compare"; "--model"; "wrn-10-1"; "--methods"; "none, mixup"; "--seeds"; "1" ]
+
+                  let table, _ =
+                      succeed (arguments @ [ "--out"; out; "--epochs"; "1" ] @ List.skip 4 small)
+
+                  Expect.stringContains table "wrn-10-1 (77,850 parameters)" "the notes"))
+
+          testCase "models lists them with their sites, and shows one at any size" (fun () ->
+              let out, _ = succeed [ "models" ]
+
+              for listed in Architectures.all do
+                  Expect.stringContains out $"{listed.Name} " listed.Name
+
+              Expect.stringContains out "36,489,290" "parameters"
+              Expect.stringContains out "1 maxpool 64x56x56, 2 layer1 256x56x56" "sites"
+              Expect.stringContains out "wrn-D-K" "names that are not listed"
+              let json, _ = succeed [ "models"; "--json" ]
+              use parsed = JsonDocument.Parse json
+              Expect.equal (parsed.RootElement.GetArrayLength()) Architectures.all.Length "all in JSON"
+
+              let out, _ = succeed [ "models"; "wrn-16-2"; "--size"; "64"; "--classes"; "200" ]
+
+              Expect.stringContains
+                  out
+                  "716,184 parameters at 200 classes"
+                  "16-2 has 691,674 at 10, and 129 more a class"
+
+              let lines = out.TrimEnd().Split '\n'
+
+              Expect.equal
+                  (lines[lines.Length - 5].Split(' ', StringSplitOptions.RemoveEmptyEntries))
+                  [| "1"; "conv1"; "16x32x32" |]
+                  "a site"
+
+              let json, _ =
+                  succeed [ "models"; "resnet-18"; "--size"; "32"; "--width"; "8"; "--json" ]
+
+              use parsed = JsonDocument.Parse json
+              let site = (parsed.RootElement.GetProperty "sites")[1]
+              Expect.equal (site.GetProperty("name").GetString()) "relu" "the stem for small images"
+
+              Expect.equal
+                  [ for length in site.GetProperty("shape").EnumerateArray() -> length.GetInt32() ]
+                  [ 8; 32; 32 ]
+                  "of that width") ]
+
 let private drawing =
     testCase "draw writes one picture that follows from its seed" (fun () ->
         inFolder (fun folder ->
@@ -657,6 +868,8 @@ let tests =
               training
               comparing
               predicting
+              foreign
+              others
               drawing
               refusals
               helping
