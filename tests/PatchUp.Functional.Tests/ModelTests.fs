@@ -578,11 +578,17 @@ let private initialisation =
               }
           )
 
-          test "an outline has the network's names, types and shapes" {
+          test "an outline has the network's names, types and shapes, and no numbers" {
               for name, settings, _ in narrow do
                   using (Architectures.create name settings 5UL) (fun model ->
                       outlined name settings (fun outline ->
                           Expect.equal (describe outline) (describe model) name
+
+                          Expect.all
+                              (Model.state outline)
+                              (fun (_, tensor) -> tensor.device_type = DeviceType.META)
+                              $"{name}: no memory"
+
                           Expect.equal (List.map fst outline.Stages) (List.map fst model.Stages) name))
           } ]
 

@@ -513,7 +513,7 @@ let private foreign =
                   [ "--model"; "preact-resnet-19" ], "did you mean preact-resnet-18"
                   [ "--model"; "preact-resnet-34" ], "lacks layer1.2."
                   [ "--model"; "resnet-18" ], "no fc.weight in it such as a resnet-18 has"
-                  [ "--model"; "wrn-10-1" ], "conv1.weight is Float32 [4,3,3,3], not Float32 [16,3,3,3]"
+                  [ "--model"; "wrn-10-1" ], "lacks bn1.weight, bn1.bias, bn1.running_mean and 1 more"
                   [ "--model"; "preact-resnet-18"; "--size"; "0" ], "size 0"
                   [ "--model"; "preact-resnet-18"; "--mean"; "1"; "2" ], "--mean"
                   [ "--model"; "preact-resnet-18"; "--std"; "1"; "0"; "1" ], "standard deviation"
@@ -558,6 +558,50 @@ let private others =
                       let path, image = patterned out 32
                       image.Dispose()
                       succeed [ "predict"; weights; path ] |> ignore))
+
+          testCase "a network is checked against sites and batches before it is built" (fun () ->
+              let split: Split =
+                  { Images = torch.zeros ([| 11L; 3L; 8L; 8L |], dtype = torch.uint8)
+                    Labels = Array.init 11 (fun i -> i % 2) }
+
+              let dataset =
+                  { Name = "zeros"
+                    Fingerprint = ""
+                    Classes = [| "a"; "b" |]
+                    Train = split
+                    Test = split }
+
+              let check model width notation batch () =
+                  Trainer.check
+                      { Config.withMethod (Arguments.method' notation) Config.standard with
+                          Model = model
+                          Width = width
+                          BatchSize = batch }
+                      dataset
+
+              let preAct, wide, slim =
+                  check "preact-resnet-18" (Some 1), check "wrn-10-1" None, check "resnet-18" (Some 1)
+
+              let after name =
+                  $"cells 0.5 |> swap |> after \"{name}\""
+
+              // 10 images to train on; the last map is 1 x 1, but 2 x 2 in the wide residual network.
+              preAct "none" 10 ()
+              DataModelTests.refused [ "batch size 3"; "of 10 training images one is left" ] (preAct "none" 3)
+              wide "none" 3 ()
+              preAct (after "layer4") 10 ()
+              slim (after "relu") 10 ()
+              wide (after "layer3") 10 ()
+              wide "cells 0.5 |> swap |> at 5" 10 ()
+
+              for name, refuse in [ "layer4", wide; "maxpool", slim; "head", preAct; "layer1.0", preAct ] do
+                  DataModelTests.refused [ $"no site \"{name}\""; "0 = input, 1 = " ] (refuse (after name) 10)
+
+              DataModelTests.refused
+                  [ "no site 6 in wrn-10-1"; "5 = \"linear\"" ]
+                  (wide "cells 0.5 |> swap |> at 6" 10)
+
+              Dataset.dispose dataset)
 
           testCase "they are compared, and the notes name them" (fun () ->
               inFolder (fun out ->
