@@ -168,11 +168,12 @@ let private devices =
 
           testCase "a network moves with all of its stages" (fun () ->
               let model =
-                  PreActResNet.create
-                      0UL
-                      { PreActResNet.cifar10 with
-                          Width = 1
+                  Architectures.create
+                      "preact-resnet-18"
+                      { NetworkSettings.cifar10 with
+                          Width = Some 1
                           Classes = classes }
+                      0UL
 
               try
                   Model.toDevice torch.META model

@@ -4,6 +4,7 @@ module PatchUp.Tests.HookTests
 open System
 open Expecto
 open TorchSharp
+open PatchUp.Repro
 open PatchUp.Functional
 open PatchUp.Functional.Words
 open PatchUp.Functional.Laws
@@ -418,6 +419,73 @@ let private halves =
                   expectNear 1e-7 sum 1.0 "a row's sum"
       } ]
 
+/// Any program at any of the first sites of a network, by number or by name.
+let private within (names: string list) (regularizer: Regularizer) =
+    let known place =
+        match place with
+        | Number k when k <= names.Length -> place
+        | Number k -> Number(k % (names.Length + 1))
+        | Name name -> Name names[name.Length % names.Length]
+
+    regularizer
+    |> Trial.mapSteps (fun step ->
+        { step with
+            Site =
+                match step.Site with
+                | At place -> At(known place)
+                | AnyOf places -> AnyOf(places |> List.map known |> List.distinct)
+                | AllOf places -> AllOf(places |> List.map known |> List.distinct) })
+
+let private architectures =
+    [ for name, width in [ "preact-resnet-18", Some 4; "wrn-16-2", None; "resnet-18", Some 4 ] do
+          let network =
+              lazy
+                  (Architectures.create
+                      name
+                      { NetworkSettings.cifar10 with
+                          Width = width }
+                      3UL)
+
+          let pixels =
+              lazy
+                  (use generator = new torch.Generator(4UL)
+                   torch.rand ([| 6L; 3L; 8L; 8L |], generator = generator))
+
+          forAll $"stages = hooks on {name}" 100 Generators.regularizer (fun program ->
+              let model, images = network.Value, pixels.Value
+              let staged = Trainer.staged model
+              let names = List.map fst model.Stages
+              let hooked = model.Module |> Hooks.attach names
+              let labels = [| 0; 1; 2; 0; 1; 2 |]
+
+              let plan shapes =
+                  let info =
+                      { BatchInfo.create 6 shapes with
+                          Labels = Some labels }
+
+                  Plan.draw (Key.ofSeed 5) info (within (List.take (names.Length - 1) names) program)
+
+              let batch = Batch.create images (Targets.ofIndices torch.CPU 10 labels)
+
+              let pass forward =
+                  model.Module.zero_grad ()
+                  let result: Batch = forward batch
+                  (Loss.ofBatch CrossEntropy result.Targets result.Features).backward()
+
+                  Read.batch result
+                  :: [ for parameter in model.Module.parameters () do
+                           if not (isNull parameter.grad) then
+                               [ Read.bytes parameter.grad ] ]
+
+              let ofStages, ofHooks =
+                  plan (Attach.shapes staged images), plan (Hooks.shapes hooked images)
+
+              [ Verdict.require (ofStages = ofHooks) (fun () -> "the plans differ.")
+                Verdict.require
+                    (pass (Attach.forward ofStages staged) = pass (Hooks.forward ofHooks hooked))
+                    (fun () -> "logits, targets or gradients differ.") ]
+              |> Verdict.all) ]
+
 let tests =
     testList
         "hooks"
@@ -425,4 +493,5 @@ let tests =
           testList "models" models
           testList "parts" parts
           testList "maps" maps
-          testList "half precision" halves ]
+          testList "half precision" halves
+          testList "architectures" architectures ]
