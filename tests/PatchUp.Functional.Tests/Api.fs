@@ -8,11 +8,11 @@ open PublicApiGenerator
 
 let private indent (line: string) = line.Length - line.TrimStart().Length
 
-/// A declaration with what belongs to it: the attributes before it, and the lines after it that stand further in.
 let private isHidden (line: string) =
     Regex.IsMatch(line, @"^\s*(private|internal)\b|^[^:=(]*\b(private|internal)\b")
 
-/// The public part of a signature file that the F# compiler wrote, without the comments.
+/// The public part of a signature that the F# compiler wrote, without the comments. A hidden declaration goes with the attributes
+/// before it and the lines after it that stand further in.
 let private publicPart (signature: string) =
     let rec walk kept attributes lines =
         match lines with
@@ -27,15 +27,24 @@ let private publicPart (signature: string) =
     |> List.filter (fun line -> line.Trim() <> "" && not (line.TrimStart().StartsWith "///"))
     |> walk [] []
 
+/// Without the headings that repeat: the compiler begins each source file with its namespace.
+let private joined lines =
+    (([], ""), lines)
+    ||> List.fold (fun (kept, heading) line ->
+        if line = heading then
+            kept, heading
+        elif Regex.IsMatch(line, "^(namespace|module) ") then
+            line :: kept, line
+        else
+            line :: kept, heading)
+    |> fst
+    |> List.rev
+
 let private ofFSharp name =
-    let lines =
-        publicPart (File.ReadAllText(Path.Combine(AppContext.BaseDirectory, $"{name}.fsi")))
-
-    // The compiler begins each source file with its namespace.
-    let isHeader line =
-        line = "namespace FSharp" || line = $"namespace {name}"
-
-    $"namespace {name}" :: List.filter (isHeader >> not) lines
+    File.ReadAllText(Path.Combine(AppContext.BaseDirectory, $"{name}.signature.txt"))
+    |> publicPart
+    |> List.filter ((<>) "namespace FSharp")
+    |> joined
 
 let private ofCSharp (assembly: Reflection.Assembly) =
     let options = ApiGeneratorOptions(IncludeAssemblyAttributes = false)

@@ -51,10 +51,10 @@ let private consumers workshop =
     testList
         "consumers"
         [ test "a C# project builds, trains, builds again to the same files, and is published" {
-              let folder = newProject workshop "CSharp.cs" "PatchUp.Functional.CSharp"
+              let folder = newProject workshop "TrainCSharp.cs" "PatchUp.Functional.CSharp"
               dotnet workshop folder [ "build" ] |> ignore
               let built = expectWeakened folder
-              let program = "bin/Debug/net10.0/CSharp.dll"
+              let program = "bin/Debug/net10.0/TrainCSharp.dll"
               expectTraining [] (fun () -> dotnet workshop folder [ program ])
 
               dotnet workshop folder [ "build" ] |> ignore
@@ -66,14 +66,14 @@ let private consumers workshop =
 
               let published = Path.Combine(folder, "published")
               expectWeakened published |> ignore
-              expectTraining [] (fun () -> run workshop published (Path.Combine(published, "CSharp")) [])
+              expectTraining [] (fun () -> run workshop published (Path.Combine(published, "TrainCSharp")) [])
           }
 
           test "an F# project builds, trains and checks laws" {
-              let folder = newProject workshop "FSharp.fs" "PatchUp.Functional.Laws"
+              let folder = newProject workshop "TrainFSharp.fs" "PatchUp.Functional.Laws"
               dotnet workshop folder [ "build" ] |> ignore
               expectWeakened folder |> ignore
-              expectTraining lawsKept (fun () -> dotnet workshop folder [ "bin/Debug/net10.0/FSharp.dll" ])
+              expectTraining lawsKept (fun () -> dotnet workshop folder [ "bin/Debug/net10.0/TrainFSharp.dll" ])
           }
 
           test "the F# program runs as a script" {
@@ -84,7 +84,7 @@ let private consumers workshop =
                   Path.Combine(folder, "train.fsx"),
                   $"#r \"nuget: PatchUp.Functional.Laws, {workshop.Version}\"\n"
                   + "#r \"nuget: libtorch-cpu-linux-x64, 2.10.0\"\n"
-                  + File.ReadAllText(source "FSharp.fs")
+                  + File.ReadAllText(source "TrainFSharp.fs")
               )
 
               expectTraining lawsKept (fun () -> dotnet workshop folder [ "fsi"; "--quiet"; "train.fsx" ])
