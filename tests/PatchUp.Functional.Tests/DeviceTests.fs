@@ -415,6 +415,7 @@ let private natives =
                       with :? InvalidOperationException as error ->
                           error.Message
 
+                  Expect.stringContains message "before TorchSharp is first used" "the reason"
                   Expect.stringContains message folder "the folder"
                   Expect.stringContains message (Path.TrimEndingDirectorySeparator here) "the one in use"))
 
