@@ -21,7 +21,8 @@ let root =
 let private sources =
     [ "tests/PatchUp.Functional.Tests/Snippets.fs"
       "tests/PatchUp.Functional.CSharp.Tests/CustomTests.cs"
-      "tests/PatchUp.Functional.CSharp.Tests/TrainingTests.cs" ]
+      "tests/PatchUp.Functional.CSharp.Tests/TrainingTests.cs"
+      "tests/PatchUp.Packages.Tests/consumers/TrainCSharp.cs" ]
 
 let private read (path: string) =
     File.ReadAllText(Path.Combine(root, path)).ReplaceLineEndings "\n"

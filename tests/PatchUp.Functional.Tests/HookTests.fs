@@ -438,21 +438,17 @@ let private within (names: string list) (regularizer: Regularizer) =
 
 let private architectures =
     [ for name, width in [ "preact-resnet-18", Some 4; "wrn-16-2", None; "resnet-18", Some 4 ] do
-          let network =
-              lazy
-                  (Architectures.create
+          forAll $"stages = hooks on {name}" 100 Generators.regularizer (fun program ->
+              let model =
+                  Architectures.create
                       name
                       { NetworkSettings.cifar10 with
                           Width = width }
-                      3UL)
+                      3UL
 
-          let pixels =
-              lazy
-                  (use generator = new torch.Generator(4UL)
-                   torch.rand ([| 6L; 3L; 8L; 8L |], generator = generator))
-
-          forAll $"stages = hooks on {name}" 100 Generators.regularizer (fun program ->
-              let model, images = network.Value, pixels.Value
+              use _ = model.Module
+              use generator = new torch.Generator(4UL)
+              let images = torch.rand ([| 6L; 3L; 8L; 8L |], generator = generator)
               let staged = Trainer.staged model
               let names = List.map fst model.Stages
               let hooked = model.Module |> Hooks.attach names

@@ -14,15 +14,15 @@ let private lines (text: string) =
     text.Split('\n', StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
     |> List.ofArray
 
-/// Two finite losses, the same ones every time, and then these lines.
-let private expectTraining rest (run: unit -> string) =
+/// So many finite losses, the same ones every time, and then these lines.
+let private expectTraining steps rest (run: unit -> string) =
     let first = lines (run ())
-    Expect.equal (List.length first) (2 + List.length rest) $"two losses, and {rest}, in {first}"
+    Expect.equal (List.length first) (steps + List.length rest) $"{steps} losses, and {rest}, in {first}"
 
-    for loss in List.take 2 first do
+    for loss in List.take steps first do
         Expect.isTrue (Double.IsFinite(float loss)) $"the loss {loss} is a finite number"
 
-    Expect.equal (List.skip 2 first) rest "what it prints of the laws"
+    Expect.equal (List.skip steps first) rest "what it prints of the laws"
     Expect.equal (lines (run ())) first "the second run prints the same"
 
 let private lawsKept = [ "5 laws kept, 0 broken, 0 silent" ]
@@ -55,7 +55,7 @@ let private consumers workshop =
               dotnet workshop folder [ "build" ] |> ignore
               let built = expectWeakened folder
               let program = "bin/Debug/net10.0/TrainCSharp.dll"
-              expectTraining [] (fun () -> dotnet workshop folder [ program ])
+              expectTraining 5 [] (fun () -> dotnet workshop folder [ program ])
 
               dotnet workshop folder [ "build" ] |> ignore
               Expect.equal (expectWeakened folder) built "nothing is weakened or copied again"
@@ -66,14 +66,14 @@ let private consumers workshop =
 
               let published = Path.Combine(folder, "published")
               expectWeakened published |> ignore
-              expectTraining [] (fun () -> run workshop published (Path.Combine(published, "TrainCSharp")) [])
+              expectTraining 5 [] (fun () -> run workshop published (Path.Combine(published, "TrainCSharp")) [])
           }
 
           test "an F# project builds, trains and checks laws" {
               let folder = newProject workshop "TrainFSharp.fs" "PatchUp.Functional.Laws"
               dotnet workshop folder [ "build" ] |> ignore
               expectWeakened folder |> ignore
-              expectTraining lawsKept (fun () -> dotnet workshop folder [ "bin/Debug/net10.0/TrainFSharp.dll" ])
+              expectTraining 2 lawsKept (fun () -> dotnet workshop folder [ "bin/Debug/net10.0/TrainFSharp.dll" ])
           }
 
           test "the F# program runs as a script" {
@@ -87,7 +87,7 @@ let private consumers workshop =
                   + File.ReadAllText(source "TrainFSharp.fs")
               )
 
-              expectTraining lawsKept (fun () -> dotnet workshop folder [ "fsi"; "--quiet"; "train.fsx" ])
+              expectTraining 2 lawsKept (fun () -> dotnet workshop folder [ "fsi"; "--quiet"; "train.fsx" ])
           }
 
           test "the package folder's library is the one that TorchSharp's package holds" {
@@ -101,7 +101,7 @@ let private consumers workshop =
 let private dependencies =
     [ "PatchUp.Functional", [ "FSharp.Core"; "TorchSharp" ]
       "PatchUp.Functional.Laws", [ "FSharp.Core"; "FsCheck"; "PatchUp.Functional"; "TorchSharp" ]
-      "PatchUp.Functional.CSharp", [ "PatchUp.Functional"; "TorchSharp" ] ]
+      "PatchUp.Functional.CSharp", [ "PatchUp.Functional"; "PatchUp.Functional.Laws"; "TorchSharp" ] ]
 
 let private contents workshop =
     testList
