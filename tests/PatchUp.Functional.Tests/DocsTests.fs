@@ -1,6 +1,7 @@
 module PatchUp.Tests.DocsTests
 
 open System.IO
+open System.Text.RegularExpressions
 open Expecto
 open PatchUp.Functional
 open PatchUp.Functional.Words
@@ -89,6 +90,20 @@ let tests =
                       failtest
                           $"stale; 'dotnet fsi build.fsx docs' rewrites it, and the change then shows in review\n{difference}"
               }
+
+          test "docs/install.md names the version of the changelog" {
+              let newest =
+                  Regex.Match(File.ReadAllText(Path.Combine(Docs.root, "CHANGELOG.md")), @"(?m)^## \[([\d.]+)\]").Groups[1].Value
+
+              let named =
+                  [ for found in
+                        Regex.Matches(
+                            File.ReadAllText(Path.Combine(Docs.root, "docs", "install.md")),
+                            @"PatchUp\.Functional[.\w]*(?:@|, )(\d+\.\d+\.\d+)"
+                        ) -> found.Groups[1].Value ]
+
+              Expect.equal named [ newest; newest ] "a program in one file, and a script"
+          }
 
           test "the words of docs/algebra.md are those of the notation" {
               let rows =
