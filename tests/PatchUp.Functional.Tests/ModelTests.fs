@@ -1037,6 +1037,14 @@ let private damaged =
                   File.WriteAllBytes(path, described (Json.show description))
                   using (snd (Checkpoint.read path)) ignore
 
+                  for before, after, expected in
+                      [ "\"a\"", "null", "description is missing or unsound"
+                        "\"width\": 1", "\"width\": 4096", "[1,3,3,3], not Float32 [4096,3,3,3]"
+                        "\"width\": 1", "\"width\": 4097", "width 4097"
+                        "-18", "-19", "did you mean preact-resnet-18" ] do
+                      File.WriteAllBytes(path, described ((Json.show description).Replace(before, after)))
+                      refused [ expected ] (fun () -> Checkpoint.read path |> ignore)
+
                   let places = numbers 21 60 sound.Length
                   let inHeader = numbers 22 60 headerLength
                   let bits = numbers 23 60 8
