@@ -93,7 +93,9 @@ let tests =
 
           test "docs/install.md names the version of the changelog" {
               let newest =
-                  Regex.Match(File.ReadAllText(Path.Combine(Docs.root, "CHANGELOG.md")), @"(?m)^## \[([\d.]+)\]").Groups[1].Value
+                  Regex
+                      .Match(File.ReadAllText(Path.Combine(Docs.root, "CHANGELOG.md")), @"(?m)^## \[([\d.]+)\]")
+                      .Groups[1].Value
 
               let named =
                   [ for found in

@@ -3,9 +3,9 @@
 using PatchUp.Functional.CSharp;
 using static TorchSharp.torch;
 
-var model = nn.Sequential(
-    ("conv1", nn.Conv2d(3, 8, 3)), ("relu1", nn.ReLU()), ("conv2", nn.Conv2d(8, 16, 3)), ("relu2", nn.ReLU()),
-    ("pool", nn.AdaptiveAvgPool2d(1)), ("flat", nn.Flatten()), ("head", nn.Linear(16, 4)));
+random.manual_seed(1);
+var model = nn.Sequential(("conv1", nn.Conv2d(3, 8, 3)), ("relu1", nn.ReLU()), ("conv2", nn.Conv2d(8, 16, 3)),
+    ("relu2", nn.ReLU()), ("pool", nn.AdaptiveAvgPool2d(1)), ("flat", nn.Flatten()), ("head", nn.Linear(16, 4)));
 var network = model.WithSites("relu1", "relu2");
 var hardPatchUp = Masks.Blocks(7, 0.5).Swap().AfterAny("relu1", "relu2").TwoTerm().Sometimes(0.7);
 
