@@ -287,7 +287,7 @@ module Trainer =
 
     /// The regularizer of a configuration.
     let private regularizer (config: Config) : Regularizer =
-        match Notation.parse config.Notation with
+        match Catalogue.parse config.Notation with
         | Ok regularizer -> regularizer
         | Error error -> invalidArg (nameof config) $"The configuration's notation cannot be read {error}."
 

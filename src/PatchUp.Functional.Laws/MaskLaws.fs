@@ -53,12 +53,15 @@ module MaskLaws =
     let private ofRegions name statement check =
         law name LawKind.Exact 200 statement (OfRegion(Generators.region, check))
 
-    let private infoOf (trial: RegionTrial) =
-        { BatchInfo.ofShape trial.Count trial.Shape with
-            First = trial.First }
+    let private drawBy (s: Subject) (trial: RegionTrial) key region =
+        let info =
+            { BatchInfo.ofShape trial.Count trial.Shape with
+                First = trial.First
+                Saliency = Some(Trial.saliency (Key.child 100 key) trial.First trial.Count trial.Shape) }
 
-    let private draw (s: Subject) (trial: RegionTrial) region =
-        s.DrawRegion trial.Key (infoOf trial) trial.Shape region
+        s.DrawRegion key info trial.Shape region
+
+    let private draw (s: Subject) (trial: RegionTrial) region = drawBy s trial trial.Key region
 
     let private spread (trial: RegionTrial) mask =
         MaskValues.spread trial.Count trial.Shape mask
@@ -75,15 +78,16 @@ module MaskLaws =
         | Hard _ -> false
         | Soft _ -> true
 
-    let rec private hasSoft region =
+    /// Whether the region holds a custom like this.
+    let rec private holds (like: Custom -> bool) region =
         match region with
-        | Custom custom -> custom.IsSoft
+        | Custom custom -> like custom
         | Not a
         | PerSample a
         | PerChannel a
-        | Shared a -> hasSoft a
+        | Shared a -> holds like a
         | And(a, b)
-        | Or(a, b) -> hasSoft a || hasSoft b
+        | Or(a, b) -> holds like a || holds like b
         | _ -> false
 
     /// Whether some random leaf is drawn for each sample, and whether some is for each channel.
@@ -169,12 +173,13 @@ module MaskLaws =
     let size =
         ofRegions
             "a mask has the size of its granularity"
-            ("[1|N, 1|C, H, W]: N where a random leaf is per sample, C where "
+            ("[1|N, 1|C, H, W]: N where a random leaf is per sample (or a custom draws for each), C where "
              + "one is per channel (Cells, Blocks and Channels by nature)")
             (fun s trial ->
                 let mask = draw s trial trial.Region
                 let perSample, perChannel = granularity trial.Region
-                let samples = if perSample then trial.Count else 1
+                let isForEach = holds (fun _ -> true) trial.Region && mask.Samples = trial.Count
+                let samples = if perSample || isForEach then trial.Count else 1
                 let channels = if perChannel then trial.Shape.Channels else 1
                 let size = [ samples; channels; trial.Shape.Height; trial.Shape.Width ]
 
@@ -197,7 +202,7 @@ module MaskLaws =
 
                 match mask.Values with
                 | Hard _ -> Verdict.Kept
-                | Soft values when hasSoft trial.Region ->
+                | Soft values when holds _.IsSoft trial.Region ->
                     match values |> Array.tryFind (fun v -> not (v >= 0.0f && v <= 1.0f)) with
                     | Some v -> Verdict.Broken $"the mask holds {v}, which lies outside [0, 1]."
                     | None -> Verdict.Kept
@@ -422,7 +427,7 @@ module MaskLaws =
 
     /// How much of every place of the first sample is altered, in the mean over its channels.
     let private altered (s: Subject) (trial: RegionTrial) region key =
-        let mask = s.DrawRegion key (infoOf trial) trial.Shape region
+        let mask = drawBy s trial key region
         let kept = MaskValues.kept mask
         let channels = [| 0 .. mask.Channels - 1 |]
         Array.init (mask.Height * mask.Width) (fun p -> 1.0 - (channels |> Array.averageBy (fun c -> kept 0 c p)))
@@ -564,7 +569,7 @@ module MaskLaws =
             let places = [| 0 .. expected.Length - 1 |]
 
             let statistics key =
-                let mask = s.DrawRegion key (infoOf trial) trial.Shape region
+                let mask = drawBy s trial key region
                 let kept = MaskValues.kept mask
                 let altered n c p = 1.0 - kept n c p
                 let n, c = second

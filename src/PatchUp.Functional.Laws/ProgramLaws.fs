@@ -666,6 +666,13 @@ module ReplayLaws =
                      | other -> other)
                 Rescale = NoRescale })
 
+    /// The program on its own: custom regions may follow the partner's input, and partners are per batch.
+    let private pairedWithItself (regularizer: Regularizer) =
+        regularizer
+        |> Regularizer.map (fun step ->
+            { step with
+                Partner = (if step.Partner = Blank then Blank else Self) })
+
     /// The place, the kept weights and the lambda of sample i of a plan's draws.
     let private sample (shape: Shape) (plan: Plan) i =
         plan.Draws
@@ -680,10 +687,12 @@ module ReplayLaws =
         let check (s: Subject) (trial: Trial) =
             let drawn first count =
                 let info =
-                    { Trial.info { trial with Count = count } with
-                        First = first }
+                    Trial.info
+                        { trial with
+                            First = first
+                            Count = count }
 
-                s.Draw trial.Key info trial.Regularizer
+                s.Draw trial.Key info (pairedWithItself trial.Regularizer)
 
             let sample = sample trial.Shape
 
@@ -714,7 +723,10 @@ module ReplayLaws =
     let parts =
         let check (s: Subject) (trial: Trial) =
             let info = Trial.info trial
-            let whole = s.Draw trial.Key info trial.Regularizer
+            let draw = s.Draw trial.Key
+            let whole = draw info trial.Regularizer
+            let alone = pairedWithItself trial.Regularizer
+            let wholeAlone = draw info alone
             let sample = sample trial.Shape
 
             let cuts =
@@ -722,7 +734,8 @@ module ReplayLaws =
                       for offset in 0..size .. trial.Count - 1 -> offset, min size (trial.Count - offset) ]
 
             [ for offset, count in cuts do
-                  let part = s.Draw trial.Key (s.Part offset count info) trial.Regularizer
+                  let part = draw (s.Part offset count info) trial.Regularizer
+                  let partAlone = draw (s.Part offset count info) alone
                   let what = $"of samples {offset} .. {offset + count - 1}"
 
                   if count = trial.Count then
@@ -733,8 +746,8 @@ module ReplayLaws =
                   for i in 0 .. count - 1 do
                       Verdict.equal
                           $"the draws {what} for sample {offset + i}"
-                          (sample whole (offset + i))
-                          (sample part i)
+                          (sample wholeAlone (offset + i))
+                          (sample partAlone i)
 
                   Verdict.require
                       (part.Draws

@@ -131,11 +131,20 @@ module Trial =
         let bits = Key.stream (Key.child 0 trial.Data)
         Array.init trial.Count (fun _ -> bits.Below trial.Classes)
 
+    /// Saliency that prefers no place, `[N,H,W]`: that of a sample follows from the key and its index in the epoch.
+    let internal saliency (key: Key) (first: int) (count: int) (shape: Shape) : Lazy<float32[]> =
+        lazy
+            (Array.init count (fun i ->
+                let bits = Key.stream (Key.child (first + i) key)
+                Array.init (shape.Height * shape.Width) (fun _ -> float32 (bits.Open())))
+             |> Array.concat)
+
     /// What the draw may know.
     let info (trial: Trial) : BatchInfo =
         { BatchInfo.ofShape trial.Count trial.Shape with
             First = trial.First
-            Labels = Some(labels trial) }
+            Labels = Some(labels trial)
+            Saliency = Some(saliency (Key.child 6 trial.Data) trial.First trial.Count trial.Shape) }
 
     /// The size of the features' axes.
     let size (trial: Trial) : int64[] =

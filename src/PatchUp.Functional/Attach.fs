@@ -16,8 +16,8 @@ type Staged =
 [<RequireQualifiedAccess>]
 module internal Probe =
 
-    /// Runs in evaluation mode and without gradients; afterwards every submodule is in the mode that it was in.
-    let run (network: torch.nn.Module) (probe: unit -> 'a) : 'a =
+    /// Runs in evaluation mode; afterwards every submodule is in the mode that it was in.
+    let evaluating (network: torch.nn.Module) (probe: unit -> 'a) : 'a =
         // Parents come before their children, and setting a mode sets the children's too.
         let modes =
             [ for part in Seq.append [ network ] (network.modules ()) -> part, part.training ]
@@ -25,11 +25,16 @@ module internal Probe =
         network.eval ()
 
         try
-            use _ = torch.no_grad ()
             Scope.value probe
         finally
             for part, mode in modes do
                 part.train mode
+
+    /// Runs in evaluation mode and without gradients.
+    let run (network: torch.nn.Module) (probe: unit -> 'a) : 'a =
+        evaluating network (fun () ->
+            use _ = torch.no_grad ()
+            probe ())
 
 /// Runs a network of named stages with a plan.
 [<RequireQualifiedAccess>]

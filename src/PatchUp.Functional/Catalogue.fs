@@ -51,6 +51,22 @@ module Catalogue =
     let featureCutMix alpha =
         rect (beta alpha alpha) |> swap |> atAny [ 0; 1; 2 ]
 
+    /// Swaps where low-frequency noise is high.
+    let fMix = Family.fourier 3.0 1.0 |> swap |> at input
+
+    /// Swaps cells of a grid.
+    let gridMix cells =
+        Family.grid cells 1.0 |> swap |> at input
+
+    /// Mixes within a soft disc.
+    let smoothMix = Family.disc 0.25 0.5 |> swap |> at input
+
+    /// Pastes the whole partner, shrunk into a rectangle.
+    let resizeMix = rect (Family.squared 0.1 0.8) |> swap |> resized |> at input
+
+    /// Swaps a rectangle around the partner's most salient place, for each sample its own.
+    let saliencyMix = Family.salient 1.0 |> swap |> at input
+
     /// Blanks a square of half the image's side, 16 of 32 pixels as published for CIFAR-10.
     let cutout hole =
         hole (rect (always 0.25)) |> blank |> at input
@@ -85,6 +101,11 @@ module Catalogue =
           manifoldMixup 1.5 |> method' "manifold-mixup" "Verma et al. 2019"
           cutMix 1 |> sometimes 0.4 |> method' "cutmix" "Yun et al. 2019"
           featureCutMix 1 |> method' "feature-cutmix" "Yun et al. 2019"
+          fMix |> method' "fmix" "Harris et al. 2020"
+          gridMix 4 |> method' "gridmix" "Baek et al. 2021"
+          resizeMix |> method' "resizemix" "Qin et al. 2020"
+          smoothMix |> method' "smoothmix" "Lee et al. 2020"
+          saliencyMix |> method' "saliencymix" "Uddin et al. 2021"
           cutout perSample |> method' "cutout" "DeVries and Taylor 2017"
           dropout (cells 0.1) |> method' "dropout" "Srivastava et al. 2014"
           dropout (channels 0.1) |> method' "spatial-dropout" "Tompson et al. 2015"
@@ -108,6 +129,8 @@ module Catalogue =
     /// The words of the library and the names of the catalogue.
     let vocabulary: Vocabulary =
         { Notation.plain with
+            Customs = Family.regions
+            Dists = Family.dists
             Named = Map [ for method' in all -> method'.Name, method'.Regularizer ] }
 
     /// Reads a line of notation in which the catalogue's methods may be named.

@@ -68,10 +68,12 @@ module Plan =
                 | Some shape -> shape
                 | None -> invalidArg (nameof info) $"There is no site {place} here, and {step.Region} is to act on it."
 
+            let partner = Partner.draw (Key.child 0 key) info step.Partner
+
             let drawn =
                 { Place = place
-                  Mask = Region.draw (Key.child 2 key) info shape step.Region
-                  Partner = Partner.draw (Key.child 0 key) info step.Partner
+                  Mask = Region.draw (Key.child 2 key) { info with Partner = partner } shape step.Region
+                  Partner = partner
                   Lambda = Mix.draw (Key.child 1 key) info step.Mix
                   View = step.View
                   Scale = [||]

@@ -33,7 +33,7 @@ type Custom =
         IsSoft: bool
         /// The probability that a position is altered (for a soft mask: its mean alteration), `[H,W]`.
         Expected: Shape -> float[,]
-        /// The mask `[1,C,H,W]` of the context's shape: a pure function of the context.
+        /// The mask `[1,C,H,W]` of the context's shape, or `[N,C,H,W]` where it is drawn once a batch and differs between samples: a pure function of the context.
         Draw: CustomContext -> Mask
     }
 
@@ -206,6 +206,10 @@ module Region =
     let private side (axis: int) (area: float) =
         int (floor (float axis * sqrt area + 0.5))
 
+    /// Height and width of a rectangle of the map's proportions and this share of its area, to the nearest feature.
+    let internal sides (shape: Shape) (area: float) : int * int =
+        side shape.Height area, side shape.Width area
+
     /// Every pair of sides that the area can give, with its probability.
     let private rectangles (shape: Shape) (area: Dist) : (int * int * float) list =
         match area with
@@ -321,7 +325,7 @@ module Region =
                 let y, x = stream.Below shape.Height, stream.Below shape.Width
                 Mask.clear bits (offset + c * plane) shape (y - height / 2) (x - width / 2) height width
 
-    let private drawCustom (custom: Custom) context : Mask =
+    let private drawCustom (custom: Custom) (context: CustomContext) : Mask =
         let mask = custom.Draw context
 
         let drawn: Shape =
@@ -329,7 +333,9 @@ module Region =
               Height = mask.Height
               Width = mask.Width }
 
-        if mask.Samples <> 1 || drawn <> context.Shape then
+        let isForEach = context.Sample.IsNone && mask.Samples = context.Batch.Count
+
+        if not (mask.Samples = 1 || isForEach) || drawn <> context.Shape then
             invalidOp
                 $"The custom region {custom.Name} drew a mask of {mask.Samples} x {drawn} where 1 x {context.Shape} was asked for."
 
@@ -371,15 +377,20 @@ module Region =
         | Blocks(size, fraction, calibration) -> painted (paintBlocks calibration size fraction shape)
         | Rect area -> painted (paintRect area shape)
         | Custom custom ->
-            keys
-            |> Array.mapi (fun n key ->
-                drawCustom
-                    custom
-                    { Key = key
-                      Shape = shape
-                      Sample = if perSample then Some n else None
-                      Batch = info })
-            |> Mask.concat keys.Length shape
+            let masks =
+                keys
+                |> Array.mapi (fun n leaf ->
+                    drawCustom
+                        custom
+                        { Key = leaf
+                          Shape = shape
+                          Sample = if perSample then Some n else None
+                          Batch = info })
+
+            if perSample then
+                Mask.concat keys.Length shape masks
+            else
+                masks[0]
         | _ -> invalidOp $"{region} is not a random leaf."
 
     /// Draws the mask for a batch's features of this shape. The key of a random leaf is child `i` of `key`, where `i` counts the random

@@ -76,6 +76,8 @@ type BatchInfo =
         Labels: int[] option
         /// The features' shape at a place; None where the network has no such place.
         Shape: Place -> Shape option
+        /// The index of each sample's partner `[N]`, once it is drawn: regions may follow the partner's input.
+        Partner: int[] option
         /// Saliency of the input `[N,H,W]`, row-major, computed when first asked for.
         Saliency: Lazy<float32[]> option
         /// How far training is, from 0 to 1.
@@ -95,6 +97,7 @@ module BatchInfo =
           Count = count
           Labels = None
           Shape = shape
+          Partner = None
           Saliency = None
           Progress = 0.0 }
 

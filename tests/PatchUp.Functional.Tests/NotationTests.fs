@@ -192,13 +192,13 @@ let tests =
                     testCase name (fun () ->
                         let method' = (Catalogue.tryFind name).Value
                         Expect.equal (Notation.show method'.Regularizer) text "the text"
-                        Expect.equal (Notation.parse text) (Ok method'.Regularizer) "read back"
+                        Expect.equal (Catalogue.parse text) (Ok method'.Regularizer) "read back"
                         Expect.equal (Catalogue.parse name) (Ok method'.Regularizer) "read by its name") ]
 
           testCase "every entry of the catalogue is read back" (fun () ->
               for method' in Catalogue.all do
                   Expect.equal
-                      (Notation.parse (Notation.show method'.Regularizer))
+                      (Catalogue.parse (Notation.show method'.Regularizer))
                       (Ok method'.Regularizer)
                       method'.Name)
 

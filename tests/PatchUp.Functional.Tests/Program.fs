@@ -11,6 +11,7 @@ let private suite =
           Reference.tests
           CoreTests.tests
           HookTests.tests
+          FamilyTests.tests
           NotationTests.tests
           DataModelTests.tests
           ModelTests.tests

@@ -202,7 +202,9 @@ let mask (key: Key) (info: BatchInfo) (shape: Shape) (region: Region) : float[] 
 
         Array.init whole (fun i ->
             let n, c, p = i / plane / shape.Channels, i / plane % shape.Channels, i % plane
-            samples[n % samples.Length][c % planes * plane + p])
+            let values = samples[n % samples.Length]
+            // A custom may draw a mask for each sample at once.
+            values[(n * planes + c % planes) * plane % values.Length + p])
 
     let rec go perSample (perChannel: bool option) index region : float[] * int =
         let leafOf natural =

@@ -160,7 +160,7 @@ let private describing =
                   let out, _ = succeed [ "describe"; method'.Name; "--json" ]
                   use json = JsonDocument.Parse out
                   let notation = json.RootElement.GetProperty("notation").GetString()
-                  Expect.equal (Notation.parse notation) (Ok method'.Regularizer) method'.Name
+                  Expect.equal (Catalogue.parse notation) (Ok method'.Regularizer) method'.Name
                   Expect.isGreaterThan (json.RootElement.GetProperty("words").GetArrayLength()) 0 method'.Name)
 
           testCase "methods lists the whole catalogue" (fun () ->

@@ -1,0 +1,283 @@
+namespace PatchUp.Functional
+
+open System
+
+/// The masks of published methods that are not among the words of `Region`: custom regions all, so that a variant of one's own can do what
+/// they do. `Catalogue` has the methods; on the command line each region goes by its name.
+[<RequireQualifiedAccess>]
+module Family =
+
+    let private region name (arguments: float list) isSoft expected draw : Region =
+        Region.custom
+            { Name = name
+              Arguments = arguments
+              IsSoft = isSoft
+              Expected = expected
+              Draw = draw }
+
+    /// A Beta(alpha, alpha) share of the map: one half in the mean.
+    let private share alpha = Dist.beta alpha alpha
+
+    let private everywhere (probability: float) (shape: Shape) : float[,] =
+        Array2D.create shape.Height shape.Width probability
+
+    /// One plane for every channel of the shape.
+    let private planes (shape: Shape) (plane: int -> 'v[]) : 'v[] =
+        Array.init shape.Channels plane |> Array.concat
+
+    // ---- FMix ----
+
+    /// The distance from frequency 0 of index k of n, in cycles per feature.
+    let private frequency (n: int) (k: int) =
+        float (if 2 * k > n then k - n else k) / float n
+
+    /// A plane of Gaussian noise whose amplitude falls with the frequency's power: the real part of an inverse Fourier transform, summed axis by axis.
+    let private fourierNoise (decay: float) (height: int) (width: int) (bits: Stream) : float[] =
+        let lowest = 1.0 / float (max height width)
+        let half = width / 2
+
+        let spectrum part =
+            Array.init height (fun v ->
+                Array.init (half + 1) (fun u ->
+                    let f = Math.Sqrt(frequency height v ** 2.0 + frequency width u ** 2.0)
+                    part * bits.Normal() / (max f lowest) ** decay))
+
+        let re, im = spectrum 1.0, spectrum 1.0
+
+        let turns n =
+            Array.init n (fun k -> Math.SinCos(2.0 * Math.PI * float k / float n))
+
+        let ofRows, ofColumns = turns height, turns width
+
+        // Along the columns first.
+        let along y u =
+            let mutable real, imaginary = 0.0, 0.0
+
+            for v in 0 .. height - 1 do
+                let struct (sin, cos) = ofRows[v * y % height]
+                real <- real + re[v][u] * cos - im[v][u] * sin
+                imaginary <- imaginary + re[v][u] * sin + im[v][u] * cos
+
+            struct (real, imaginary)
+
+        [| for y in 0 .. height - 1 do
+               let row = Array.init (half + 1) (along y)
+
+               for x in 0 .. width - 1 do
+                   let mutable sum = 0.0
+
+                   for u in 0..half do
+                       let struct (real, imaginary) = row[u]
+                       let struct (sin, cos) = ofColumns[u * x % width]
+                       sum <- sum + real * cos - imaginary * sin
+
+                   sum |]
+
+    /// FMix's region (Harris et al. 2020): low-frequency noise, of which the highest values are altered, a Beta(alpha, alpha) share of the map. The
+    /// noise's amplitude falls as 1 / frequency^decay; published is a decay of 3. An ArgumentException unless decay >= 0 and alpha > 0.
+    let fourier (decay: float) (alpha: float) : Region =
+        if not (decay >= 0.0 && Double.IsFinite decay) then
+            invalidArg (nameof decay) $"fourier {decay} {alpha}: the decay must be finite and not negative."
+
+        let area = share alpha
+
+        region "fourier" [ decay; alpha ] false (everywhere 0.5) (fun context ->
+            let bits = Key.stream context.Key
+            let shape = context.Shape
+            let places = shape.Height * shape.Width
+
+            planes shape (fun _ ->
+                let altered = int (Math.Round(Dist.sample bits area * float places))
+                let noise = fourierNoise decay shape.Height shape.Width bits
+                let unchanged = Array.create places true
+
+                for place in
+                    Array.init places id
+                    |> Array.sortBy (fun place -> -noise[place])
+                    |> Seq.truncate altered do
+                    unchanged[place] <- false
+
+                unchanged)
+            |> Mask.hard 1 shape)
+
+    // ---- GridMix ----
+
+    /// GridMix's region (Baek et al. 2021): the map is cut into cells x cells, and each is altered with one probability ~ Beta(alpha, alpha). An
+    /// ArgumentException unless cells is a whole number from 1 up and alpha > 0.
+    let grid (cells: int) (alpha: float) : Region =
+        if cells < 1 then
+            invalidArg (nameof cells) $"grid {cells} {alpha}: a grid has at least one cell on a side."
+
+        let probability = share alpha
+
+        region "grid" [ float cells; alpha ] false (everywhere 0.5) (fun context ->
+            let bits = Key.stream context.Key
+            let shape = context.Shape
+
+            planes shape (fun _ ->
+                let altered = Dist.sample bits probability
+                let kept = Array.init (cells * cells) (fun _ -> bits.Float() >= altered)
+
+                Array.init (shape.Height * shape.Width) (fun i ->
+                    let row, column = i / shape.Width, i % shape.Width
+                    kept[row * cells / shape.Height * cells + column * cells / shape.Width]))
+            |> Mask.hard 1 shape)
+
+    // ---- SmoothMix ----
+
+    /// Along one axis: how much a Gaussian of this spread around `centre` alters each place.
+    let private bell (size: int) (spread: float) (centre: int) : float[] =
+        let sigma = spread * float size
+        Array.init size (fun x -> exp (-(float (x - centre) ** 2.0) / (2.0 * sigma * sigma)))
+
+    /// SmoothMix's region (Lee et al. 2020): a soft disc around any place, altered wholly at its centre, its standard deviation uniform between these
+    /// shares of the map's sides; published are .25 and .5. An ArgumentException unless 0 < lowest <= highest, both finite.
+    let disc (lowest: float) (highest: float) : Region =
+        if not (lowest > 0.0 && lowest <= highest && Double.IsFinite highest) then
+            invalidArg
+                (nameof lowest)
+                $"disc {lowest} {highest}: the spread must be positive and finite, the lower bound first."
+
+        // The mean over centres in closed form, over spreads by the midpoint rule.
+        let steps = 64
+
+        let expected (shape: Shape) =
+            let mean size spread =
+                let bells = Array.init size (bell size spread)
+                Array.init size (fun x -> bells |> Array.averageBy (fun bell -> bell[x]))
+
+            let maps =
+                [| for step in 0 .. steps - 1 ->
+                       let spread = lowest + (highest - lowest) * (float step + 0.5) / float steps
+                       mean shape.Height spread, mean shape.Width spread |]
+
+            Array2D.init shape.Height shape.Width (fun y x ->
+                maps |> Array.averageBy (fun (rows, columns) -> rows[y] * columns[x]))
+
+        region "disc" [ lowest; highest ] true expected (fun context ->
+            let bits = Key.stream context.Key
+            let shape = context.Shape
+
+            planes shape (fun _ ->
+                let spread = lowest + (highest - lowest) * bits.Float()
+                let rows = bell shape.Height spread (bits.Below shape.Height)
+                let columns = bell shape.Width spread (bits.Below shape.Width)
+
+                Array.init (shape.Height * shape.Width) (fun i ->
+                    1.0f - float32 (rows[i / shape.Width] * columns[i % shape.Width])))
+            |> Mask.soft 1 shape)
+
+    // ---- SaliencyMix ----
+
+    /// The input's saliency map of sample `i`, with the input's shape.
+    let internal saliencyOf (word: string) (info: BatchInfo) (i: int) : ReadOnlyMemory<float32> * Shape =
+        match info.Saliency, info.Shape(Number 0) with
+        | Some saliency, Some shape ->
+            let area = shape.Height * shape.Width
+
+            if saliency.Value.Length <> info.Count * area then
+                invalidArg
+                    (nameof info)
+                    $"{word}: the saliency has {saliency.Value.Length} numbers; {info.Count} inputs of {shape.Height}x{shape.Width} have {info.Count * area}."
+
+            ReadOnlyMemory(saliency.Value, i * area, area), shape
+        | _ ->
+            invalidArg
+                (nameof info)
+                $"{word} follows the input's saliency: set Saliency and Shape in the batch's information (`Saliency.ofModel`)."
+
+    /// The place of the largest finite value; the middle where there is none.
+    let private peak (saliency: ReadOnlySpan<float32>) (shape: Shape) =
+        let mutable best = -1
+
+        for i in 0 .. saliency.Length - 1 do
+            if Single.IsFinite saliency[i] && (best < 0 || saliency[i] > saliency[best]) then
+                best <- i
+
+        if best < 0 then
+            shape.Height / 2, shape.Width / 2
+        else
+            best / shape.Width, best % shape.Width
+
+    /// SaliencyMix's region (Uddin et al. 2021): for each sample a rectangle around the most salient place of its partner's input, of a Beta(alpha, alpha)
+    /// share of the map, one share for the batch. A sample without a partner takes its own place. The closed form of its expectation is that of a saliency
+    /// which prefers no place. An ArgumentException unless alpha > 0; when it is drawn, unless the saliency is known.
+    let salient (alpha: float) : Region =
+        let area = share alpha
+
+        region "salient" [ alpha ] false (fun shape -> Region.expected shape (Rect area)) (fun context ->
+            let shape = context.Shape
+            let height, width = Region.sides shape (Dist.sample (Key.stream context.Key) area)
+
+            let bits i =
+                let partner =
+                    context.Batch.Partner |> Option.map (Array.item i) |> Option.defaultValue i
+
+                let saliency, input = saliencyOf "salient" context.Batch partner
+                let y, x = peak saliency.Span input
+                let plane = Array.create (shape.Height * shape.Width) true
+                let top = y * shape.Height / input.Height - height / 2
+                let left = x * shape.Width / input.Width - width / 2
+                Mask.clear plane 0 shape top left height width
+                planes shape (fun _ -> plane)
+
+            let samples =
+                match context.Sample with
+                | Some i -> [| i |]
+                | None -> [| 0 .. context.Batch.Count - 1 |]
+
+            Mask.hard samples.Length shape (Array.collect bits samples))
+
+    // ---- ResizeMix ----
+
+    /// The area of a square whose side is uniform between these shares of the map's: ResizeMix's (Qin et al. 2020), published with .1 and .8. An
+    /// ArgumentException unless 0 <= lowest < highest <= 1.
+    let squared (lowest: float) (highest: float) : Dist =
+        if not (lowest >= 0.0 && lowest < highest && highest <= 1.0) then
+            invalidArg (nameof lowest) $"squared {lowest} {highest}: 0 <= lower bound < upper bound <= 1 is needed."
+
+        Dist.custom
+            { Name = "squared"
+              Arguments = [ lowest; highest ]
+              Mean = (highest ** 3.0 - lowest ** 3.0) / (3.0 * (highest - lowest))
+              Cdf = fun x -> Math.Clamp((Math.Sqrt x - lowest) / (highest - lowest), 0.0, 1.0)
+              Sample = fun bits -> (lowest + (highest - lowest) * bits.Float()) ** 2.0 }
+
+    // ---- names ----
+
+    let private wrong (word: string) (what: string) =
+        invalidArg "arguments" $"{word} is written with {what}."
+
+    let private whole (word: string) (value: float) =
+        if value = Math.Floor value && abs value <= float Int32.MaxValue then
+            int value
+        else
+            invalidArg (nameof value) $"{word}: {value} is no whole number."
+
+    /// The regions by name, as a text may write them.
+    let regions: Map<string, float list -> Region> =
+        Map
+            [ "fourier",
+              (function
+              | [ decay; alpha ] -> fourier decay alpha
+              | _ -> wrong "fourier" "its decay and alpha, such as fourier 3 1")
+              "grid",
+              (function
+              | [ cells; alpha ] -> grid (whole "grid" cells) alpha
+              | _ -> wrong "grid" "its cells on a side and alpha, such as grid 4 1")
+              "disc",
+              (function
+              | [ lowest; highest ] -> disc lowest highest
+              | _ -> wrong "disc" "its lowest and highest spread, such as disc 0.25 0.5")
+              "salient",
+              (function
+              | [ alpha ] -> salient alpha
+              | _ -> wrong "salient" "its alpha, such as salient 1") ]
+
+    /// The distributions by name.
+    let dists: Map<string, float list -> Dist> =
+        Map
+            [ "squared",
+              (function
+              | [ lowest; highest ] -> squared lowest highest
+              | _ -> wrong "squared" "its bounds, such as squared 0.1 0.8") ]

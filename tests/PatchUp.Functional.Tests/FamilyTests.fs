@@ -1,0 +1,341 @@
+/// The masks of published methods, and the saliency that some follow. That they keep the laws is tested with the catalogue.
+module PatchUp.Tests.FamilyTests
+
+open System
+open Expecto
+open TorchSharp
+open PatchUp.Functional
+open PatchUp.Functional.Words
+open PatchUp.Functional.Laws
+open PatchUp.Tests.Fixtures
+
+/// One sample's hard mask as rows of altered features.
+let private altered (mask: Mask) (sample: int) : bool[,] =
+    match mask.Values with
+    | Soft _ -> failtest "the mask is soft"
+    | Hard bits ->
+        let first = sample * mask.Channels * mask.Height * mask.Width
+        Array2D.init mask.Height mask.Width (fun y x -> not bits[first + y * mask.Width + x])
+
+let private drawn seed (info: BatchInfo) shape region =
+    Region.draw (Key.ofSeed seed) info shape region
+
+let private raises (parts: string list) (run: unit -> 'a) =
+    let message =
+        try
+            run () |> ignore
+            None
+        with :? ArgumentException as error ->
+            Some error.Message
+
+    match message with
+    | None -> failtest "nothing was refused"
+    | Some message ->
+        for part in parts do
+            Expect.stringContains message part "the message"
+
+let private plane height width : Shape =
+    { Channels = 1
+      Height = height
+      Width = width }
+
+let private masks =
+    [ test "fourier noise is smooth where it decays, and white where it does not" {
+          // The share of neighbours that are altered alike: 1/2 for white noise of a half map, nearly all for smooth noise.
+          let alike decay =
+              let shape = plane 32 24
+              let info = BatchInfo.ofShape 1 shape
+
+              [| for seed in 0..39 do
+                     let map = altered (drawn seed info shape (Family.fourier decay 1e6)) 0
+
+                     for y in 0..31 do
+                         for x in 0..22 -> if map[y, x] = map[y, x + 1] then 1.0 else 0.0 |]
+              |> Array.average
+
+          Expect.isLessThan (abs (alike 0.0 - 0.5)) 0.02 "white"
+          Expect.isGreaterThan (alike 3.0) 0.9 "smooth"
+      }
+
+      test "fourier noise alters the share that was drawn, to the nearest feature" {
+          // Beta(1e6, 1e6) is one half to three digits: 48 of 96 features.
+          let shape = plane 8 12
+          let mask = drawn 3 (BatchInfo.ofShape 1 shape) shape (Family.fourier 3.0 1e6)
+          Expect.equal (Mask.unchanged mask) [| 0.5 |] "half of the features"
+      }
+
+      test "a grid alters whole cells, also where the map cannot be cut evenly" {
+          for height, width, cells in [ 12, 12, 4; 7, 10, 3; 2, 2, 5 ] do
+              for seed in 0..9 do
+                  let shape = plane height width
+
+                  let map =
+                      altered (drawn seed (BatchInfo.ofShape 1 shape) shape (Family.grid cells 1.0)) 0
+
+                  for y in 0 .. height - 1 do
+                      for x in 0 .. width - 1 do
+                          // The cell's first row and column.
+                          let first i size =
+                              [ 0 .. size - 1 ] |> List.find (fun j -> j * cells / size = i * cells / size)
+
+                          Expect.equal map[y, x] map[first y height, first x width] "one cell"
+      }
+
+      test "a disc is whole at its centre and falls off as a Gaussian" {
+          let shape = plane 9 16
+
+          for seed in 0..9 do
+              match (drawn seed (BatchInfo.ofShape 1 shape) shape (Family.disc 0.3 0.3)).Values with
+              | Hard _ -> failtest "the mask is hard"
+              | Soft own ->
+                  let centre = Array.findIndex ((=) 0.0f) own
+                  let y, x = centre / 16, centre % 16
+
+                  for i in 0 .. own.Length - 1 do
+                      let dy, dx = float (i / 16 - y) / (0.3 * 9.0), float (i % 16 - x) / (0.3 * 16.0)
+                      expectNear 1e-6 (float own[i]) (1.0 - exp (-(dy * dy + dx * dx) / 2.0)) $"{i / 16}, {i % 16}"
+      }
+
+      test "squared has the mean and the distribution function of a squared uniform number" {
+          let dist = Family.squared 0.1 0.8
+          // The integral of t^2 / .7 from .1 to .8.
+          expectNear 1e-12 (Dist.mean dist) ((0.512 - 0.001) / 2.1) "the mean"
+
+          for x, p in [ 0.0, 0.0; 0.01, 0.0; 0.2025, 0.5; 0.64, 1.0; 0.9, 1.0 ] do
+              expectNear 1e-12 (Dist.cdf dist x) p $"at {x}"
+      }
+
+      test "what a text names wrongly is said" {
+          for text, what in
+              [ "fourier 3 |> swap", "fourier 3 1"
+                "grid 2.5 1 |> swap", "2.5 is no whole number"
+                "grid 0 1 |> swap", "at least one cell"
+                "disc 0.5 0.25 |> swap", "lower bound first"
+                "salient |> swap", "salient 1"
+                "fourier -1 1 |> swap", "not negative"
+                "rect (squared 0.8 0.1) |> swap", "lower bound < upper bound" ] do
+              match Catalogue.parse text with
+              | Ok _ -> failtest $"{text} was read"
+              | Error error -> Expect.stringContains (string error) what text
+      } ]
+
+let private saliency =
+    /// Three inputs of 6 x 8; each is salient at a place of its own.
+    let peaks = [| 0, 0; 5, 3; 2, 7 |]
+
+    let info =
+        let values =
+            peaks
+            |> Array.collect (fun (y, x) -> Array.init 48 (fun i -> if i = y * 8 + x then 1.0f else 0.1f))
+
+        { BatchInfo.ofShape 3 { Channels = 3; Height = 6; Width = 8 } with
+            Saliency = Some(lazy values) }
+
+    let centre (map: bool[,]) =
+        let places =
+            [ for y in 0 .. Array2D.length1 map - 1 do
+                  for x in 0 .. Array2D.length2 map - 1 do
+                      if map[y, x] then
+                          float y, float x ]
+
+        places
+
+    [ test "a salient rectangle is the partner's, and every sample has its own" {
+          let partner = [| 1; 2; 0 |]
+
+          for seed in 0..19 do
+              let mask =
+                  drawn
+                      seed
+                      { info with Partner = Some partner }
+                      { Channels = 3; Height = 6; Width = 8 }
+                      (Family.salient 1.0)
+
+              Expect.equal mask.Samples 3 "a mask for each"
+
+              for i in 0..2 do
+                  match centre (altered mask i) with
+                  | [] -> ()
+                  | places -> Expect.contains places (let y, x = peaks[partner[i]] in float y, float x) "the peak"
+      }
+
+      test "at a smaller map the place is the same share of the sides" {
+          // The third input's peak, row 2 of 6 and column 7 of 8, is row 1 of 3 and column 3 of 4.
+          let places =
+              [ for seed in 0..19 do
+                    let mask = drawn seed info (plane 3 4) (Family.salient 1.0)
+                    yield! centre (altered mask 2) |> List.filter ((=) (1.0, 3.0)) ]
+
+          Expect.isGreaterThan places.Length 10 "most rectangles hold it"
+      }
+
+      test "one area for the batch" {
+          let shape = plane 6 8
+
+          let flat =
+              { info with
+                  Saliency =
+                      Some(
+                          lazy
+                              (Array.replicate 3 (Array.init 48 (fun i -> if i = 28 then 1.0f else 0.0f))
+                               |> Array.concat)
+                      ) }
+
+          let mask = drawn 4 flat shape (Family.salient 1.0)
+          Expect.equal (Array.distinct (Mask.unchanged mask)).Length 1 "the same rectangle for the same saliency"
+          let each = drawn 4 flat shape (perSample (Family.salient 1.0))
+
+          Expect.isGreaterThan
+              (Array.distinct (Mask.unchanged each)).Length
+              1
+              "an area for each sample where that is asked for"
+      }
+
+      test "saliency that is no number is passed over, and the middle taken where there is none" {
+          let odd =
+              { info with
+                  Saliency =
+                      Some(
+                          lazy
+                              (Array.concat
+                                  [ Array.create 48 nanf
+                                    Array.init 48 (fun i -> if i = 5 then infinityf else float32 i)
+                                    Array.zeroCreate 48 ])
+                      ) }
+
+          let middles =
+              [ for seed in 0..9 ->
+                    let mask = drawn seed odd (plane 6 8) (Family.salient 1.0)
+                    centre (altered mask 0), centre (altered mask 1) ]
+
+          for first, second in middles do
+              Expect.isTrue (first.IsEmpty || List.contains (3.0, 4.0) first) "the middle"
+              Expect.isTrue (second.IsEmpty || List.contains (5.0, 7.0) second) "the largest finite one"
+      }
+
+      test "without saliency, or with that of another size, it is refused" {
+          let region = Family.salient 1.0
+          raises [ "Saliency" ] (fun () -> drawn 1 { info with Saliency = None } (plane 6 8) region)
+
+          raises [ "has 5 numbers"; "144" ] (fun () ->
+              drawn
+                  1
+                  { info with
+                      Saliency = Some(lazy (Array.zeroCreate 5)) }
+                  (plane 6 8)
+                  region)
+
+      }
+
+      test "saliency is asked for only by what follows it" {
+          let asked =
+              { info with
+                  Saliency = Some(lazy (failwith "it was asked for")) }
+
+          Plan.draw (Key.ofSeed 1) asked (rect uniform |> swap) |> ignore
+      }
+
+      test "of a linear model it is the size of the weights" {
+          // The logits of two classes are a weighted sum and 0; at weights near 0 the cross-entropy's slope is 1/2 of the first weight.
+          let weights =
+              torch.tensor ([| 3e-6f; -4e-6f; 0.0f; 5e-6f |], ReadOnlySpan [| 1L; 1L; 2L; 2L |])
+
+          let run (x: torch.Tensor) =
+              let sum = (x * weights).sum([| 1L; 2L; 3L |]).unsqueeze 1L
+              torch.cat ([| sum; torch.zeros_like sum |], 1L)
+
+          let model =
+              { new torch.nn.Module<torch.Tensor, torch.Tensor>("Linear") with
+                  override _.forward x = run x }
+
+          use model = model
+
+          let batch =
+              Batch.create (torch.ones (1L, 2L, 2L, 2L)) (Targets.ofIndices torch.CPU 2 [| 0 |])
+
+          let found = Saliency.ofModel CrossEntropy model batch
+
+          for i, expected in List.indexed [ 1.5e-6; 2e-6; 0.0; 2.5e-6 ] do
+              expectNear 1e-9 (float found[i]) expected $"place {i}"
+      }
+
+      test "a model is left as it was, and with a clean loss it is trained" {
+          let conv, norm = torch.nn.Conv2d(2L, 3L, 1L), torch.nn.BatchNorm2d(3L)
+
+          let model =
+              torch.nn.Sequential(
+                  struct ("conv", conv :> torch.nn.Module<_, _>),
+                  struct ("norm", norm :> torch.nn.Module<_, _>),
+                  struct ("pool", torch.nn.AdaptiveAvgPool2d(1L) :> torch.nn.Module<_, _>),
+                  struct ("head", torch.nn.Flatten() :> torch.nn.Module<_, _>)
+              )
+
+          use generator = new torch.Generator(3UL)
+          use images = torch.rand ([| 4L; 2L; 6L; 8L |], generator = generator)
+          let batch = Batch.create images (Targets.ofIndices torch.CPU 3 [| 0; 1; 2; 0 |])
+
+          let state () =
+              [ for struct (name, t) in model.named_buffers () -> name, Read.values t ]
+
+          model.train ()
+          let before = state ()
+
+          let live () =
+              DisposeScopeManager.Statistics.ThreadTotalLiveCount
+
+          let tensors = live ()
+          let first = Saliency.ofModel CrossEntropy model batch
+          Expect.equal (live ()) tensors "live tensors"
+          Expect.equal (Saliency.ofModel CrossEntropy model batch) first "the same twice"
+          Expect.isTrue (Array.forall (fun s -> s >= 0.0f && Single.IsFinite s) first) "sizes"
+          Expect.equal first.Length (4 * 6 * 8) "[N,H,W]"
+          Expect.isTrue (isNull conv.weight.grad) "no gradient of the parameters"
+          Expect.isTrue (model.training && norm.training) "the mode"
+          Expect.equal (state ()) before "the statistics"
+
+          let clean = Saliency.withCleanLoss 0.5 CrossEntropy model batch
+          Expect.notEqual (state ()) before "the statistics follow"
+          let half = Read.values conv.weight.grad
+          model.zero_grad ()
+          (Loss.ofBatch CrossEntropy batch.Targets (model.call images)).backward()
+
+          match
+              Verdict.near "the gradient" 1e-4 1e-7 (Read.values conv.weight.grad |> Array.map (fun g -> g / 2.0)) half
+          with
+          | Verdict.Broken reason -> failtest reason
+          | _ -> ()
+
+          Expect.isTrue (Array.exists (fun s -> s > 0.0f) clean) "saliency"
+          raises [ "-1" ] (fun () -> Saliency.withCleanLoss -1.0 CrossEntropy model batch)
+      }
+
+      test "a loss that nothing moves has no saliency, also within no_grad" {
+          let constant =
+              { new torch.nn.Module<torch.Tensor, torch.Tensor>("Constant") with
+                  override _.forward x = torch.zeros (x.shape[0], 2L) }
+
+          use constant = constant
+
+          let batch =
+              Batch.create (torch.ones (1L, 1L, 2L, 2L)) (Targets.ofIndices torch.CPU 2 [| 0 |])
+
+          use _ = torch.no_grad ()
+          Expect.equal (Saliency.ofModel CrossEntropy constant batch) (Array.zeroCreate 4) "zeros"
+
+          use flat =
+              torch.nn.Sequential(struct ("flat", torch.nn.Flatten() :> torch.nn.Module<_, _>))
+
+          let batch =
+              Batch.create (torch.ones (1L, 2L, 1L, 1L)) (Targets.ofIndices torch.CPU 2 [| 0 |])
+
+          let found = Saliency.ofModel CrossEntropy flat batch
+          Expect.isGreaterThan found[0] 0.0f "a gradient"
+
+          let vectors =
+              Batch.create (torch.ones (1L, 2L)) (Targets.ofIndices torch.CPU 2 [| 0 |])
+
+          raises [ "rank 2" ] (fun () -> Saliency.ofModel CrossEntropy flat vectors)
+      } ]
+
+let tests =
+    testList "family" [ testList "masks" masks; testList "saliency" saliency ]
