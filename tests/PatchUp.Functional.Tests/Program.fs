@@ -10,6 +10,7 @@ let private suite =
           MutantTests.tests
           Reference.tests
           CoreTests.tests
+          PuzzleTests.tests
           HookTests.tests
           FamilyTests.tests
           NotationTests.tests
