@@ -171,11 +171,15 @@ type private Solver(network: Network, limit: int) =
     let isActive: bool[] = Array.zeroCreate nodes
     let orphans = Queue<int>()
     let mutable stage = 0
+    // Of the first active node, the first arc that may lead out of its tree; 0 where that is not known.
+    let mutable scanned = 0
 
     let activate p =
         if not isActive[p] then
             isActive[p] <- true
             active.Enqueue p
+        elif active.Peek() = p then
+            scanned <- 0
 
     /// tree_cap(p -> q): what can flow along the arc of p to q from the source, or towards the sink.
     let treeCapacity side arc =
@@ -191,9 +195,10 @@ type private Solver(network: Network, limit: int) =
         while bridge < 0 && active.Count > 0 do
             let p = active.Peek()
             let side = tree[p]
-            let mutable arc = if side = free then first[p + 1] else first[p]
+            let until = first[p + 1]
+            let mutable arc = if side = free then until else max scanned first[p]
 
-            while bridge < 0 && arc < first[p + 1] do
+            while bridge < 0 && arc < until do
                 if treeCapacity side arc > 0 then
                     let q = head[arc]
 
@@ -204,10 +209,14 @@ type private Solver(network: Network, limit: int) =
                     elif tree[q] <> side then
                         bridge <- if side = source then arc else sister[arc]
 
-                arc <- arc + 1
+                if bridge < 0 then
+                    arc <- arc + 1
 
             if bridge < 0 then
                 isActive[active.Dequeue()] <- false
+                scanned <- 0
+            else
+                scanned <- arc
 
         bridge
 
@@ -303,6 +312,7 @@ type private Solver(network: Network, limit: int) =
 
     let maximumFlow () =
         active.Clear()
+        scanned <- 0
         stage <- 0
 
         for p in 0 .. nodes - 1 do

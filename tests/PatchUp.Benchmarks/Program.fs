@@ -113,6 +113,77 @@ let private mixing soft (features: torch.Tensor) =
           { Name = "a mask for every sample"
             Run = run (perSample (blocks 7 0.5)) } ] }
 
+/// 100 images 3x32x32 of a few waves each, and saliency in blobs over a skewed background: enough like photographs and gradients to time with.
+let private puzzleBatch () : PuzzleBatch =
+    let count, side = 100, 32
+    let bits = Key.stream (Key.ofSeed 3)
+
+    let image () =
+        let waves =
+            Array.init 4 (fun _ -> bits.Float() * 0.5, bits.Float() * 0.5, bits.Float() * 6.3)
+
+        Array.init (side * side) (fun p ->
+            let y, x = float (p / side), float (p % side)
+            let sum = waves |> Array.sumBy (fun (a, b, c) -> cos (a * y + b * x + c))
+            float32 (1.0 / (1.0 + exp (-sum - 0.3 * bits.Normal()))))
+
+    let saliency () =
+        let blobs =
+            Array.init 3 (fun _ -> bits.Float() * float side, bits.Float() * float side, 2.0 + 4.0 * bits.Float())
+
+        Array.init (side * side) (fun p ->
+            let y, x = float (p / side), float (p % side)
+
+            let near =
+                blobs
+                |> Array.sumBy (fun (a, b, r) -> exp (-((y - a) ** 2.0 + (x - b) ** 2.0) / (2.0 * r * r)))
+
+            float32 ((0.2 + near) * exp (0.8 * bits.Normal())))
+
+    { Count = count
+      Channels = 3
+      Side = side
+      Saliency = Array.init count (fun _ -> saliency ()) |> Array.concat
+      Images = Array.init (3 * count) (fun _ -> image ()) |> Array.concat }
+
+let private puzzle grid =
+    let settings = PuzzleSettings.cifar
+    let batch = puzzleBatch ()
+    let maps = Puzzle.maps settings grid batch
+    let partner = Key.permutation batch.Count (Key.ofSeed 4)
+
+    let energies =
+        Array.init batch.Count (fun i -> Puzzle.energy settings 0.4 maps i partner[i])
+
+    let drawn = Puzzle.solve settings 0.4 partner maps
+    let side = drawn.Grid
+
+    let part (values: 'v[]) i =
+        Array.sub values (i * side * side) (side * side)
+
+    let masks =
+        [| for i in 0 .. batch.Count - 1 do
+               part drawn.Labels i |> Array.map (fun label -> label < drawn.Steps), part maps.TransportSaliency i
+               part drawn.Labels i |> Array.map (fun label -> label > 0), part maps.TransportSaliency partner[i] |]
+
+    { Title = $"PuzzleMix, 100 images on {grid} x {grid} cells"
+      Variants =
+        [ { Name = "100 cuts by Dinic's algorithm, as a textbook has it"
+            Run = fun () -> energies |> Array.map PatchUp.Tests.Dinic.solve |> ignore }
+          { Name = "100 cuts, MinCut.gridLabels"
+            Run = fun () -> energies |> Array.map MinCut.gridLabels |> ignore }
+          { Name = "100 cuts, MinCut.gridLabelsAll"
+            Run = fun () -> MinCut.gridLabelsAll energies |> ignore }
+          { Name = "200 transports, Transport.sources"
+            Run =
+              fun () ->
+                  for mask, saliency in masks do
+                      Transport.sources side settings.TEps mask saliency |> ignore }
+          { Name = "energies, cuts and transports, Puzzle.solve"
+            Run = fun () -> Puzzle.solve settings 0.4 partner maps |> ignore }
+          { Name = "the same from images and saliency, Puzzle.draw"
+            Run = fun () -> Puzzle.draw settings grid 0.4 partner batch |> ignore } ] }
+
 let private run rounds =
     use _ = torch.no_grad ()
     use features = torch.rand (100L, 64L, 32L, 32L)
@@ -122,7 +193,9 @@ let private run rounds =
         [ drawing (blocks 7 0.5) 1 64 32 32
           drawing (perSample (blocks 7 0.5)) 100 64 32 32
           mixing false features
-          mixing true features ]
+          mixing true features
+          puzzle 4
+          puzzle 16 ]
 
     for group in groups do
         printfn ""
