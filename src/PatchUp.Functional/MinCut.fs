@@ -181,12 +181,19 @@ type private Solver(network: Network, limit: int) =
         elif active.Peek() = p then
             scanned <- 0
 
-    /// tree_cap(p -> q): what can flow along the arc of p to q from the source, or towards the sink.
-    let treeCapacity side arc =
+    /// tree_cap(p -> q) for the arc of p to q: what can flow along it from the source, or against it to the sink.
+    let capacityDown side arc =
         if side = source then
             residual[arc]
         else
             residual[sister[arc]]
+
+    /// tree_cap(q -> p) for the arc of p to q.
+    let capacityUp side arc =
+        if side = source then
+            residual[sister[arc]]
+        else
+            residual[arc]
 
     /// The arc, from the source's tree to the sink's, where the trees have met; -1 if they cannot grow.
     let grow () =
@@ -199,7 +206,7 @@ type private Solver(network: Network, limit: int) =
             let mutable arc = if side = free then until else max scanned first[p]
 
             while bridge < 0 && arc < until do
-                if treeCapacity side arc > 0 then
+                if capacityDown side arc > 0 then
                     let q = head[arc]
 
                     if tree[q] = free then
@@ -230,7 +237,7 @@ type private Solver(network: Network, limit: int) =
         let mutable p = p
 
         while parent[p] <> terminalItself do
-            smallest <- min smallest (treeCapacity side sister[parent[p]])
+            smallest <- min smallest (capacityUp side parent[p])
             p <- head[parent[p]]
 
         min smallest (abs terminal[p])
@@ -292,7 +299,7 @@ type private Solver(network: Network, limit: int) =
         while parent[p] = noParent && arc < first[p + 1] do
             let q = head[arc]
 
-            if tree[q] = side && treeCapacity side sister[arc] > 0 && isRooted q then
+            if tree[q] = side && capacityUp side arc > 0 && isRooted q then
                 parent[p] <- arc
 
             arc <- arc + 1
@@ -302,7 +309,7 @@ type private Solver(network: Network, limit: int) =
                 let q = head[arc]
 
                 if tree[q] = side then
-                    if treeCapacity side sister[arc] > 0 then
+                    if capacityUp side arc > 0 then
                         activate q
 
                     if parent[q] = sister[arc] then
