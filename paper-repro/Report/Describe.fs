@@ -102,7 +102,9 @@ module Describe =
         | PerSample a -> features true perChannel a
         | PerChannel a -> features perSample (Some true) a
         | Shared a -> features perSample (Some false) a
-        | Custom custom -> leaf false $"the features of {custom.Name}"
+        | Custom custom ->
+            let named = String.concat " " (custom.Name :: List.map number custom.Arguments)
+            leaf false $"the features of {named}"
 
     let private partner (partner: Partner) =
         match partner with
@@ -131,6 +133,7 @@ module Describe =
         match step.View with
         | AsIs -> None
         | Resized -> Some "The partner's map is first shrunk into the box around the altered features."
+        | Transported -> Some "Cells of both images are first moved to where the region says."
 
     let private rescale (step: Step) =
         match step.Rescale with

@@ -77,13 +77,34 @@ module Picture =
               Mixed = [ for i in 0 .. images.Length - 1 -> Images.ofTensor (colours.select (0L, int64 i)) ]
               Weights = weights |> List.ofArray |> List.chunkBySize images.Length })
 
+    /// What stands for saliency where there is no network: how much a place's brightness differs from that around it.
+    let private contrast (images: torch.Tensor) : float32[] =
+        Scope.value (fun () ->
+            let brightness = images.mean ([| 1L |], keepdim = true)
+
+            let around =
+                torch.nn.functional.avg_pool2d (brightness, 5L, 1L, 2L, count_include_pad = false)
+
+            Saliency.pixels ((brightness - around).abs()))
+
     let private draw (key: Key) (regularizer: Regularizer) (images: Pixels list) : Shown =
         let shape =
             { Channels = 3
               Height = images.Head.Height
               Width = images.Head.Width }
 
-        show (Plan.draw key (BatchInfo.ofShape images.Length shape) (atInput regularizer)) images
+        let plan =
+            Scope.value (fun () ->
+                let stacked = torch.stack (images |> List.map Images.toTensor |> Array.ofList)
+
+                let info =
+                    { BatchInfo.ofShape images.Length shape with
+                        Saliency = Some(lazy (contrast stacked))
+                        Pixels = Some(lazy (Saliency.pixels stacked)) }
+
+                Plan.draw key info (atInput regularizer))
+
+        show plan images
 
     /// A sample's mask as an image: white is unchanged; where channels have masks of their own, each is one colour.
     let private maskImage (mask: Mask) (sample: int) : Pixels =

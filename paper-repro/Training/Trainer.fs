@@ -408,14 +408,6 @@ module Trainer =
             let first = number * config.BatchSize
             let labels = indices |> Array.map (fun i -> session.Train.Labels[i])
 
-            let info =
-                { BatchInfo.create indices.Length session.Shapes with
-                    First = first
-                    Labels = Some labels
-                    Progress = (float epoch + float first / float count) / float config.Epochs }
-
-            let plan = Plan.draw mixing info session.Regularizer
-
             let struct (loss, correct) =
                 Scope.value (fun () ->
                     let device = Model.device session.Model
@@ -423,9 +415,20 @@ module Trainer =
                     let images =
                         Augment.cropAndFlip config.CropPadding (sub first indices.Length moves) session.Train indices
 
-                    Targets.ofIndices device session.Classes labels
-                    |> Batch.create (session.Model.Normalise(images.``to`` device))
-                    |> step session.Loss session.Optimizer (staged session.Model) plan)
+                    let batch =
+                        Targets.ofIndices device session.Classes labels
+                        |> Batch.create (session.Model.Normalise(images.``to`` device))
+
+                    let info =
+                        { BatchInfo.create indices.Length session.Shapes with
+                            First = first
+                            Labels = Some labels
+                            Saliency = Some(lazy (Saliency.ofModel CrossEntropy session.Model.Module batch))
+                            Pixels = Some(lazy (Saliency.pixels images))
+                            Progress = (float epoch + float first / float count) / float config.Epochs }
+
+                    let plan = Plan.draw mixing info session.Regularizer
+                    step session.Loss session.Optimizer (staged session.Model) plan batch)
 
             let loss = finite "loss" $"epoch {epoch + 1}, step {number + 1}" loss
             notify (Stepped indices.Length)

@@ -27,6 +27,9 @@ public static class Steps
     /// <summary>Shrinks the partner's map into the altered box before mixing.</summary>
     public static Regularizer Resized(this Regularizer regularizer) => Words.resized(regularizer);
 
+    /// <summary>Moves own and partner's cells to where the region says, before mixing: PuzzleMix's.</summary>
+    public static Regularizer Transported(this Regularizer regularizer) => Words.transported(regularizer);
+
     /// <summary>Rescales the features that blanking leaves.</summary>
     /// <exception cref="ArgumentException">A step takes a partner's features.</exception>
     public static Regularizer Rescale(this Regularizer regularizer, Rescale kind) =>
@@ -126,7 +129,8 @@ public static class Regularizers
         var made = customs.Select(custom =>
             Tuple.Create(custom.Name, FuncConvert.FromFunc((FSharpList<double> arguments) => custom.Make(arguments))));
         var known = Catalogue.vocabulary;
-        return Notation.parseWith(new Vocabulary(MapModule.OfSeq(made), known.Dists, known.Named), text);
+        return Notation.parseWith(new Vocabulary(
+            MapModule.OfSeq(MapModule.ToSeq(known.Customs).Concat(made)), known.Dists, known.Named), text);
     }
 
     /// <summary>The line of notation that <see cref="Parse"/> reads back to an equal value.</summary>

@@ -44,7 +44,7 @@ public static class Networks
         FSharpFunc<Place, FSharpOption<Shape>> shapes, Tensor images, IReadOnlyList<int>? labels) =>
         BatchInfoModule.create((int)images.shape[0], shapes).At(0, (int)images.shape[0], labels);
 
-    /// <summary>The information of the batch whose first sample has this index in the epoch.</summary>
+    /// <summary>The information of the batch whose first sample has this index in the epoch, with nothing known of its images.</summary>
     public static BatchInfo At(this BatchInfo info, int first, int count, IReadOnlyList<int>? labels = null) =>
         new(
             first,
@@ -52,7 +52,27 @@ public static class Networks
             count,
             labels is null ? null : FSharpOption<int[]>.Some([.. labels]),
             info.Shape,
-            info.Saliency,
+            partner: null,
+            saliency: null,
+            pixels: null,
+            info.Progress);
+
+    /// <summary>
+    /// What regions ask for that follow the images, SaliencyMix's and PuzzleMix's: the saliency of the batch's loss in this model, computed when a draw asks for it, and
+    /// the images <c>[N,C,H,W]</c> before they were normalised, with values of [0, 1].
+    /// </summary>
+    public static BatchInfo Following(
+        this BatchInfo info, nn.Module<Tensor, Tensor> model, Batch batch, Tensor pixels, Loss? loss = null) =>
+        new(
+            info.First,
+            info.Offset,
+            info.Count,
+            info.Labels,
+            info.Shape,
+            info.Partner,
+            saliency: FSharpOption<Lazy<float[]>>.Some(
+                new(() => Saliency.ofModel(loss ?? Functional.Loss.CrossEntropy, model, batch))),
+            pixels: FSharpOption<Lazy<float[]>>.Some(new(() => Saliency.pixels(pixels))),
             info.Progress);
 
     /// <summary>

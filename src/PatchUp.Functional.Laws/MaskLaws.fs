@@ -56,8 +56,8 @@ module MaskLaws =
     let private drawBy (s: Subject) (trial: RegionTrial) key region =
         let info =
             { BatchInfo.ofShape trial.Count trial.Shape with
-                First = trial.First
-                Saliency = Some(Trial.saliency (Key.child 100 key) trial.First trial.Count trial.Shape) }
+                First = trial.First }
+            |> Trial.depicted (Key.child 100 key) trial.Shape
 
         s.DrawRegion key info trial.Shape region
 

@@ -131,20 +131,28 @@ module Trial =
         let bits = Key.stream (Key.child 0 trial.Data)
         Array.init trial.Count (fun _ -> bits.Below trial.Classes)
 
-    /// Saliency that prefers no place, `[N,H,W]`: that of a sample follows from the key and its index in the epoch.
-    let internal saliency (key: Key) (first: int) (count: int) (shape: Shape) : Lazy<float32[]> =
+    /// Numbers that prefer no place, so many for each sample: they follow from the key and the sample's index in the epoch.
+    let internal anywhere (key: Key) (first: int) (count: int) (size: int) : Lazy<float32[]> =
         lazy
             (Array.init count (fun i ->
                 let bits = Key.stream (Key.child (first + i) key)
-                Array.init (shape.Height * shape.Width) (fun _ -> float32 (bits.Open())))
+                Array.init size (fun _ -> float32 (bits.Open())))
              |> Array.concat)
+
+    /// The information with saliency and pixels that prefer no place.
+    let internal depicted (key: Key) (shape: Shape) (info: BatchInfo) : BatchInfo =
+        let area = shape.Height * shape.Width
+
+        { info with
+            Saliency = Some(anywhere (Key.child 0 key) info.First info.Count area)
+            Pixels = Some(anywhere (Key.child 1 key) info.First info.Count (shape.Channels * area)) }
 
     /// What the draw may know.
     let info (trial: Trial) : BatchInfo =
         { BatchInfo.ofShape trial.Count trial.Shape with
             First = trial.First
-            Labels = Some(labels trial)
-            Saliency = Some(saliency (Key.child 6 trial.Data) trial.First trial.Count trial.Shape) }
+            Labels = Some(labels trial) }
+        |> depicted (Key.child 6 trial.Data) trial.Shape
 
     /// The size of the features' axes.
     let size (trial: Trial) : int64[] =

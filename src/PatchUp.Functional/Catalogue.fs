@@ -67,6 +67,10 @@ module Catalogue =
     /// Swaps a rectangle around the partner's most salient place, for each sample its own.
     let saliencyMix = Family.salient 1.0 |> swap |> at input
 
+    /// Swaps cells by saliency, smoothness and colour, and moves them so that nothing salient is lost.
+    let puzzleMix settings =
+        Family.puzzle settings |> swap |> transported |> at input
+
     /// Blanks a square of half the image's side, 16 of 32 pixels as published for CIFAR-10.
     let cutout hole =
         hole (rect (always 0.25)) |> blank |> at input
@@ -106,6 +110,7 @@ module Catalogue =
           resizeMix |> method' "resizemix" "Qin et al. 2020"
           smoothMix |> method' "smoothmix" "Lee et al. 2020"
           saliencyMix |> method' "saliencymix" "Uddin et al. 2021"
+          puzzleMix PuzzleSettings.cifar |> method' "puzzlemix" "Kim et al. 2020"
           cutout perSample |> method' "cutout" "DeVries and Taylor 2017"
           dropout (cells 0.1) |> method' "dropout" "Srivastava et al. 2014"
           dropout (channels 0.1) |> method' "spatial-dropout" "Tompson et al. 2015"
@@ -119,6 +124,7 @@ module Catalogue =
           featureCutMix 1 |> authors "feature-cutmix"
           cutout id |> authors "cutout"
           dropBlock Paper 7 0.1 [ 1; 2 ] |> authors "dropblock"
+          puzzleMix PuzzleSettings.cifar |> authors "puzzlemix"
           softPatchUp Paper |> authors "soft-patchup"
           hardPatchUp Paper |> authors "hard-patchup" ]
 

@@ -228,6 +228,113 @@ module Family =
 
             Mask.hard samples.Length shape (Array.collect bits samples))
 
+    // ---- PuzzleMix ----
+
+    /// PuzzleMix's region (Kim et al. 2020), at the input: one lambda and one grid for the batch; each cell shows 0, 1/m, ... or 1 of the sample's own image by an
+    /// energy of saliency, smoothness, local colours and a prior, whose least value is found exactly (`Puzzle.draw`). `transported` moves cells to where nothing salient is lost.
+    /// The grid is one of the settings' that divide the image, each as likely; an image that is not square, or that none divides, is one cell, of which the prior alone
+    /// decides. Its expectation is that of a saliency which prefers no place. An ArgumentException for settings that are not allowed; when it is drawn, unless saliency and
+    /// pixels of the input are known, and at another site.
+    let puzzle (settings: PuzzleSettings) : Region =
+        let settings = PuzzleSettings.check settings
+        let labels = settings.Labels - 1
+
+        let arguments =
+            [ settings.Alpha
+              settings.Beta
+              settings.Gamma
+              settings.Eta
+              float settings.Labels
+              float settings.NeighSize
+              settings.TEps
+              settings.TSize |> Option.map float |> Option.defaultValue 0.0 ]
+            @ List.map float settings.Grids
+
+        region "puzzle" arguments true (everywhere 0.5) (fun context ->
+            let info, shape = context.Batch, context.Shape
+            let bits = Key.stream context.Key
+            let lambda = Dist.sample bits (share settings.Alpha)
+            let input = saliencyOf "puzzle" info 0 |> snd
+
+            if input.Height <> shape.Height || input.Width <> shape.Width then
+                invalidArg
+                    (nameof context)
+                    $"puzzle acts at the input of {input.Height}x{input.Width}; these features are {shape}."
+
+            let pixels =
+                match info.Pixels with
+                | Some pixels when pixels.Value.Length = info.Count * input.Channels * input.Height * input.Width ->
+                    pixels.Value
+                | _ ->
+                    invalidArg
+                        (nameof context)
+                        $"puzzle compares the colours of the input: set Pixels in the batch's information, {info.Count} x {input} of [0, 1]."
+
+            let grids =
+                settings.Grids
+                |> List.filter (fun n -> shape.Height = shape.Width && shape.Height % n = 0)
+
+            let partner =
+                info.Partner |> Option.defaultWith (fun () -> Array.init info.Count id)
+
+            // Of a region drawn per sample, the sample and its partner.
+            let samples, partner =
+                match context.Sample with
+                | None -> [| 0 .. info.Count - 1 |], partner
+                | Some i -> [| i; partner[i] |], [| 1; 1 |]
+
+            let drawn = if context.Sample.IsSome then 1 else samples.Length
+
+            match grids with
+            | [] ->
+                let prior = Puzzle.prior settings.Labels lambda
+                let label = Array.findIndex ((=) (Array.min prior)) prior
+                let own = float32 (labels - label) / float32 labels
+                Mask.soft 1 shape (Array.create (shape.Channels * shape.Height * shape.Width) own)
+            | _ ->
+                let grid = grids[bits.Below grids.Length]
+
+                let part (values: float32[]) =
+                    let size = values.Length / info.Count
+
+                    if context.Sample.IsNone then
+                        values
+                    else
+                        samples |> Array.collect (fun i -> Array.sub values (i * size) size)
+
+                let solved =
+                    Puzzle.draw
+                        settings
+                        grid
+                        lambda
+                        partner
+                        { Count = samples.Length
+                          Channels = input.Channels
+                          Side = shape.Height
+                          Saliency = part info.Saliency.Value.Value
+                          Images = part pixels }
+
+                let mask = Puzzle.mask shape.Height solved
+                let area = shape.Height * shape.Width
+
+                let values =
+                    match mask.Values with
+                    | Hard bits -> Array.map (fun bit -> if bit then 1.0f else 0.0f) bits
+                    | Soft values -> values
+                    |> Array.chunkBySize area
+                    |> Array.truncate drawn
+                    |> Array.collect (fun plane -> planes shape (fun _ -> plane))
+
+                { Mask.soft drawn shape values with
+                    Sources =
+                        if context.Sample.IsSome then
+                            None
+                        else
+                            Some
+                                { Grid = solved.Grid
+                                  Own = solved.Own
+                                  Partner = solved.Partner } })
+
     // ---- ResizeMix ----
 
     /// The area of a square whose side is uniform between these shares of the map's: ResizeMix's (Qin et al. 2020), published with .1 and .8. An
@@ -272,7 +379,25 @@ module Family =
               "salient",
               (function
               | [ alpha ] -> salient alpha
-              | _ -> wrong "salient" "its alpha, such as salient 1") ]
+              | _ -> wrong "salient" "its alpha, such as salient 1")
+              "puzzle",
+              (function
+              | [] -> puzzle PuzzleSettings.cifar
+              | alpha :: beta :: gamma :: eta :: labels :: neighSize :: tEps :: tSize :: grids ->
+                  puzzle
+                      { Alpha = alpha
+                        Beta = beta
+                        Gamma = gamma
+                        Eta = eta
+                        Labels = whole "puzzle" labels
+                        NeighSize = whole "puzzle" neighSize
+                        TEps = tEps
+                        TSize = if tSize = 0.0 then None else Some(whole "puzzle" tSize)
+                        Grids = List.map (whole "puzzle") grids }
+              | _ ->
+                  wrong
+                      "puzzle"
+                      "nothing, for CIFAR's settings, or alpha beta gamma eta labels neigh_size t_eps t_size (0 for whole cells) and the sides of grids") ]
 
     /// The distributions by name.
     let dists: Map<string, float list -> Dist> =

@@ -19,6 +19,17 @@ type MaskValues =
     /// 1 = unchanged, 0 = altered, and anything between.
     | Soft of float32[]
 
+/// Which cells' content a mask's cells show, where a region moves them: PuzzleMix's transport.
+type Sources =
+    {
+        /// n: the map is cut into n x n cells, row-major.
+        Grid: int
+        /// For each cell the cell of the own features that is shown there, `[N, n, n]`.
+        Own: int[]
+        /// For each cell the cell of the partner's features that is shown there, `[N, n, n]`.
+        Partner: int[]
+    }
+
 /// The drawn M of the paper, in managed memory, row-major `[1|N, 1|C, H, W]`; 1 = unchanged.
 type Mask =
     {
@@ -29,6 +40,8 @@ type Mask =
         Height: int
         Width: int
         Values: MaskValues
+        /// None where cells stay in their places.
+        Sources: Sources option
     }
 
 [<RequireQualifiedAccess>]
@@ -43,7 +56,8 @@ module Mask =
           Channels = shape.Channels
           Height = shape.Height
           Width = shape.Width
-          Values = values }
+          Values = values
+          Sources = None }
 
     let private sized samples (shape: Shape) length =
         let wanted = samples * shape.Channels * shape.Height * shape.Width
@@ -129,6 +143,7 @@ module Mask =
     /// The other features: what was altered stays, what stayed is altered.
     let complement (mask: Mask) : Mask =
         { mask with
+            Sources = None
             Values =
                 match mask.Values with
                 | Hard bits -> Hard(Array.map not bits)
@@ -158,6 +173,7 @@ module Mask =
         { a with
             Samples = samples
             Channels = channels
+            Sources = None
             Values =
                 match a.Values, b.Values with
                 | Hard x, Hard y -> Hard(fill x y onBits)

@@ -32,6 +32,8 @@ type View =
     | AsIs
     /// The partner's map, shrunk (bilinearly) into the bounding box of the altered features: ResizeMix's.
     | Resized
+    /// Own and partner's cells, moved to where the region says; most regions move none. PuzzleMix's.
+    | Transported
 
 /// How the features are scaled after some were blanked, so that their expectation stays.
 type Rescale =

@@ -136,7 +136,8 @@ module Notation =
            | partner, _ -> Some $"pairedBy {partner}")
           (match step.View with
            | AsIs -> None
-           | Resized -> Some "resized")
+           | Resized -> Some "resized"
+           | Transported -> Some "transported")
           (match step.Rescale with
            | NoRescale -> None
            | kind -> Some $"rescale {kind}")
@@ -329,7 +330,14 @@ module Notation =
         @ List.map fst granularities
 
     let private modifiers =
-        [ "swap"; "blend"; "blendEach"; "blank"; "pairedBy"; "resized"; "rescale" ]
+        [ "swap"
+          "blend"
+          "blendEach"
+          "blank"
+          "pairedBy"
+          "resized"
+          "transported"
+          "rescale" ]
         @ [ "at"; "atAny"; "atAll"; "after"; "afterAny"; "afterAll" ]
         @ [ "twoTerm"; "first"; "second"; "reweighted"; "terms"; "sometimes" ]
         @ List.map fst granularities
@@ -653,6 +661,7 @@ module Notation =
                         let partner = parenthesised (depth + 1) (fun _ -> partner ())
                         regularizer (Regularizer.pairedBy partner)
                     | "resized" -> regularizer Words.resized
+                    | "transported" -> regularizer Words.transported
                     | "rescale" ->
                         let kind = oneOfWords "a rescaling" rescales
                         regularizer (Regularizer.rescale kind)

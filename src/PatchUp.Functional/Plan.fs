@@ -190,23 +190,53 @@ module Plan =
         drawn.Partner
         |> Option.map (fun map -> torch.tensor (Array.map int64 map, device = device))
 
-    /// The partner's values, or zeros, as the mask's altered features take them.
-    let private partnerView (drawn: Drawn) (partner: torch.Tensor option) (own: torch.Tensor) =
-        match partner with
-        | Some partner ->
-            let features = own.index_select (0L, partner)
+    /// Features `[N,C,H,W]` with each sample's cells, n x n of them, taken from these cells.
+    let private rearrange (grid: int) (sources: int[]) (features: torch.Tensor) : torch.Tensor =
+        if features.dim () <> 4L then
+            invalidArg
+                (nameof features)
+                $"The view Transported needs features [N,C,H,W]; these have rank {features.dim ()}."
 
-            match drawn.View with
-            | AsIs -> features
-            | Resized -> resize drawn.Mask features
-        | None -> torch.zeros_like own
+        let n, size = int64 grid, features.shape
+        let samples, channels, height, width = size[0], size[1], size[2] / n, size[3] / n
+
+        let cells =
+            features
+                .reshape(samples, channels, n, height, n, width)
+                .permute(0L, 2L, 4L, 1L, 3L, 5L)
+                .reshape(samples, n * n, channels * height * width)
+
+        let index =
+            torch
+                .tensor(Array.map int64 sources, ReadOnlySpan [| samples; n * n; 1L |], device = features.device)
+                .expand(samples, n * n, channels * height * width)
+
+        cells
+            .gather(1L, index)
+            .reshape(samples, n, n, channels, height, width)
+            .permute(0L, 3L, 1L, 4L, 2L, 5L)
+            .reshape(size)
+
+    /// Own features and the partner's (or zeros), as they are mixed.
+    let private views (drawn: Drawn) (partner: torch.Tensor option) (own: torch.Tensor) =
+        let other =
+            match partner with
+            | Some partner -> own.index_select (0L, partner)
+            | None -> torch.zeros_like own
+
+        match drawn.View, drawn.Mask.Sources with
+        | Resized, _ when partner.IsSome -> struct (own, resize drawn.Mask other)
+        | Transported, Some sources ->
+            struct (rearrange sources.Grid sources.Own own, rearrange sources.Grid sources.Partner other)
+        | _ -> struct (own, other)
 
     let private mixFeatures (drawn: Drawn) (partner: torch.Tensor option) (own: torch.Tensor) : torch.Tensor =
         let weight =
             { Mask = drawn.Mask
               Toward = drawn.Lambda |> Array.map (fun lambda -> 1.0 - lambda) }
 
-        let mixed = partnerView drawn partner own |> Blend.blend weight own
+        let struct (ownView, partnerView) = views drawn partner own
+        let mixed = Blend.blend weight ownView partnerView
 
         if drawn.Scale.Length = 0 then
             mixed

@@ -10,6 +10,10 @@ module Saliency =
     let private ofGradient (gradient: torch.Tensor) : float32[] =
         gradient.``to``(torch.float32).square().mean([| 1L |]).sqrt().cpu().contiguous().data<float32>().ToArray()
 
+    /// Images `[N,C,H,W]` as numbers, row-major: for `Pixels`.
+    let pixels (images: torch.Tensor) : float32[] =
+        Scope.value (fun () -> images.detach().cpu().``to``(torch.float32).contiguous().data<float32>().ToArray())
+
     let private lossOf loss (model: torch.nn.Module<torch.Tensor, torch.Tensor>) (batch: Batch) (input: torch.Tensor) =
         if input.dim () <> 4L then
             invalidArg (nameof batch) $"Saliency is that of images [N,C,H,W]; these have rank {input.dim ()}."

@@ -80,6 +80,8 @@ type BatchInfo =
         Partner: int[] option
         /// Saliency of the input `[N,H,W]`, row-major, computed when first asked for.
         Saliency: Lazy<float32[]> option
+        /// The input's images before they are normalised, `[N,C,H,W]` of [0, 1], row-major, copied when first asked for.
+        Pixels: Lazy<float32[]> option
         /// How far training is, from 0 to 1.
         Progress: float
     }
@@ -99,6 +101,7 @@ module BatchInfo =
           Shape = shape
           Partner = None
           Saliency = None
+          Pixels = None
           Progress = 0.0 }
 
     /// `count` samples of one shape, whatever the place.
@@ -113,16 +116,18 @@ module BatchInfo =
                 (nameof offset)
                 $"{count} samples from {offset} on are no part of a batch of {info.Count}: its samples are 0 .. {info.Count - 1}."
 
+        /// Of the part, what is known sample by sample of the batch.
+        let cut (values: Lazy<float32[]>) =
+            lazy
+                (let size = values.Value.Length / info.Count
+                 Array.sub values.Value (offset * size) (count * size))
+
         { info with
             Offset = info.Offset + offset
             Count = count
             Labels = info.Labels |> Option.map (fun labels -> Array.sub labels offset count)
-            Saliency =
-                info.Saliency
-                |> Option.map (fun saliency ->
-                    lazy
-                        (let area = saliency.Value.Length / info.Count
-                         Array.sub saliency.Value (offset * area) (count * area))) }
+            Saliency = Option.map cut info.Saliency
+            Pixels = Option.map cut info.Pixels }
 
     /// The key for what is drawn once a batch.
     let internal batchKey (info: BatchInfo) (key: Key) =

@@ -74,6 +74,10 @@ let pairedBy partner regularizer =
 let resized regularizer =
     regularizer |> Regularizer.map (fun step -> { step with View = Resized })
 
+/// Moves own and partner's cells to where the region says, before mixing.
+let transported regularizer =
+    regularizer |> Regularizer.map (fun step -> { step with View = Transported })
+
 /// Rescales the features that blanking leaves.
 let rescale kind regularizer = Regularizer.rescale kind regularizer
 

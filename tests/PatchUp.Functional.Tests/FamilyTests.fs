@@ -337,5 +337,153 @@ let private saliency =
           raises [ "rank 2" ] (fun () -> Saliency.ofModel CrossEntropy flat vectors)
       } ]
 
+let private puzzle =
+    let settings = PuzzleSettings.cifar
+
+    /// Four images of 8 x 8 with saliency and colours of their own.
+    let info =
+        let numbers seed count =
+            let bits = Key.stream (Key.ofSeed seed)
+            Array.init count (fun _ -> float32 (bits.Open()))
+
+        { BatchInfo.ofShape 4 { Channels = 3; Height = 8; Width = 8 } with
+            Partner = Some [| 1; 2; 3; 0 |]
+            Saliency = Some(lazy (numbers 1 (4 * 64)))
+            Pixels = Some(lazy (numbers 2 (4 * 3 * 64))) }
+
+    let shape: Shape = { Channels = 3; Height = 8; Width = 8 }
+
+    [ test "the region's mask and moves are those of Puzzle.draw, for one lambda and one grid" {
+          for seed in 0..9 do
+              let mask = drawn seed info shape (Family.puzzle settings)
+
+              // The first leaf's key, once for the batch that begins at sample 0.
+              let bits =
+                  Key.ofSeed seed |> Key.child 0 |> Key.child 0 |> Key.child 0 |> Key.stream
+
+              let lambda = Dist.sample bits (Beta(1.0, 1.0))
+              let grid = [| 2; 4; 8 |][bits.Below 3]
+
+              let expected =
+                  Puzzle.draw
+                      settings
+                      grid
+                      lambda
+                      info.Partner.Value
+                      { Count = 4
+                        Channels = 3
+                        Side = 8
+                        Saliency = info.Saliency.Value.Value
+                        Images = info.Pixels.Value.Value }
+
+              Expect.equal mask.Values (Puzzle.mask 8 expected).Values "the mask"
+
+              Expect.equal
+                  mask.Sources
+                  (Some
+                      { Grid = expected.Grid
+                        Own = expected.Own
+                        Partner = expected.Partner })
+                  "the moves"
+      }
+
+      test "a transported cell holds what stood elsewhere, and the rest what the mask says" {
+          let features = torch.arange(32, dtype = torch.float32).reshape(2L, 1L, 4L, 4L)
+
+          let mask =
+              { Mask.soft
+                    2
+                    { Channels = 1; Height = 4; Width = 4 }
+                    (Array.init 32 (fun i -> if i % 4 < 2 then 1.0f else 0.0f)) with
+                  Sources =
+                      Some
+                          { Grid = 2
+                            // The own cell at the top left is shown at the bottom left too; the partner's bottom right at the top right.
+                            Own = [| 0; 1; 0; 3; 0; 1; 2; 3 |]
+                            Partner = [| 0; 3; 2; 3; 0; 1; 2; 3 |] } }
+
+          let by view =
+              { Count = 2
+                Draws =
+                  [ { Place = Number 0
+                      Mask = mask
+                      Partner = Some [| 1; 0 |]
+                      Lambda = [| 0.0 |]
+                      View = view
+                      Scale = [||]
+                      Objective = Objective.reweighted } ] }
+
+          use mixed = Plan.applyFeatures (by Transported) features
+
+          Expect.equal
+              (Read.values mixed)
+              ([ [ 0; 1; 26; 27 ]
+                 [ 4; 5; 30; 31 ]
+                 [ 0; 1; 26; 27 ]
+                 [ 4; 5; 30; 31 ]
+                 [ 16; 17; 2; 3 ]
+                 [ 20; 21; 6; 7 ]
+                 [ 24; 25; 10; 11 ]
+                 [ 28; 29; 14; 15 ] ]
+               |> List.concat
+               |> List.map float
+               |> Array.ofList)
+              "cells"
+
+          use still = Plan.applyFeatures (by AsIs) features
+
+          Expect.equal
+              (Array.take 12 (Read.values still))
+              [| 0.0; 1.0; 18.0; 19.0; 4.0; 5.0; 22.0; 23.0; 8.0; 9.0; 26.0; 27.0 |]
+              "as is"
+      }
+
+      test "PuzzleMix keeps the laws where its grids divide the map" {
+          LawTests.expectKept (
+              Laws.checkWith
+                  { Laws.defaults with
+                      Effort = 0.03
+                      Shapes = [ shapeOf 2 4 4; shapeOf 1 8 8 ] }
+                  (Catalogue.puzzleMix settings)
+          )
+      }
+
+      test "a map that no grid divides, or that is not square, is one cell of 0, 1/2 or 1" {
+          for height, width in [ 7, 7; 4, 8 ] do
+              let shape = plane height width
+
+              let info =
+                  { BatchInfo.ofShape 2 shape with
+                      Saliency = Some(lazy (Array.create (2 * height * width) 1.0f))
+                      Pixels = Some(lazy (Array.create (2 * height * width) 1.0f)) }
+
+              let shares =
+                  [ for seed in 0..39 ->
+                        let mask = drawn seed info shape (Family.puzzle { settings with Grids = [ 4 ] })
+                        Expect.isNone mask.Sources "nothing moves"
+                        Mask.unchanged mask ]
+
+              Expect.equal (List.distinct shares |> List.sort) [ [| 0.0 |]; [| 0.5 |]; [| 1.0 |] ] "shares"
+      }
+
+      test "what is not known, and another site, are refused" {
+          let region = Family.puzzle settings
+          raises [ "Saliency" ] (fun () -> drawn 1 { info with Saliency = None } shape region)
+          raises [ "Pixels"; "4 x 3x8x8" ] (fun () -> drawn 1 { info with Pixels = None } shape region)
+          raises [ "8x8"; "4x4" ] (fun () -> drawn 1 info (shapeOf 3 4 4) region)
+      }
+
+      test "it is read from a text, by its settings or by none" {
+          Expect.equal (Catalogue.parse "puzzle |> swap |> transported") (Ok(Catalogue.puzzleMix settings)) "CIFAR's"
+
+          for name in [ PuzzleSettings.tinyImageNet; PuzzleSettings.imageNetFast ] do
+              let program = Catalogue.puzzleMix name
+              Expect.equal (Catalogue.parse (Notation.show program)) (Ok program) "read back"
+      } ]
+
 let tests =
-    testList "family" [ testList "masks" masks; testList "saliency" saliency ]
+    testList
+        "family"
+        [ testList "masks" masks
+          testList "saliency" saliency
+          testList "puzzle" puzzle ]
