@@ -524,10 +524,11 @@ let private drawErrors =
           let samples =
               Region.custom
                   { unknownCustom "samples" [] with
-                      Draw = fun context -> Mask.hard 2 context.Shape (Array.create 32 true) }
+                      Draw = fun context -> Mask.hard 3 context.Shape (Array.create 48 true) }
 
           for what, program in
-              [ "two samples where one was asked for", samples |> swap
+              [ "three samples where one was asked for, or two", samples |> swap
+                "as many where each was asked for by itself", perSample samples |> swap
                 "numbers where bits were declared", numbers |> swap
                 "a lambda outside [0, 1]", everywhere |> blend outside ] do
               Expect.throwsT<InvalidOperationException> (fun () -> draw known program () |> ignore) what) ]

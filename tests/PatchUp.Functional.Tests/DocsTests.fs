@@ -264,6 +264,21 @@ let tests =
               Expect.equal (Read.values mixed) (Read.values labels) "by the same mask and partners"
           }
 
+          test "PuzzleMix follows a model's saliency, and draws the same twice" {
+              let model, images = smallModel (), noise ()
+              let batch = Batch.create images (Targets.ofIndices torch.CPU 3 labels)
+
+              let plan () =
+                  let info = BatchInfo.create 6 (Hooks.shapes (model |> Hooks.attach []) images)
+
+                  Catalogue.puzzleMix PuzzleSettings.cifar
+                  |> Plan.draw (Key.ofSeed 3) (Snippets.following model batch images info)
+
+              let first = plan ()
+              Expect.isSome first.Draws.Head.Mask.Sources "cells move"
+              Expect.equal (plan ()) first "a managed value"
+          }
+
           test "the multi-label loss keeps the laws" { expectKept (Laws.checkLoss Snippets.eachClass) }
 
           test "the custom region draws half of the map, and is read by name" {

@@ -145,7 +145,9 @@ let private sites =
           for method' in Catalogue.all do
               let info =
                   { BatchInfo.create 4 (Hooks.shapes hooked (images ())) with
-                      Labels = Some [| 0; 1; 2; 3 |] }
+                      Labels = Some [| 0; 1; 2; 3 |]
+                      Saliency = Some(lazy (Saliency.ofModel CrossEntropy model (batch ())))
+                      Pixels = Some(lazy (Saliency.pixels (images ()))) }
 
               for seed in 0..4 do
                   let plan = Plan.draw (Key.ofSeed seed) info method'.Regularizer

@@ -118,6 +118,14 @@ let eachClass =
                     .mean([| 1L |]) }
 // end snippet
 
+// snippet: following
+/// What a draw may know of a batch, with what regions ask for that follow the input; `pixels` are its images before they were normalised.
+let following model (batch: Batch) (pixels: torch.Tensor) (info: BatchInfo) =
+    { info with
+        Saliency = Some(lazy (Saliency.ofModel CrossEntropy model batch))
+        Pixels = Some(lazy (Saliency.pixels pixels)) }
+// end snippet
+
 // snippet: custom
 /// The black squares of a chessboard, or the white ones.
 let chess (side: int) =
