@@ -193,14 +193,16 @@ let private manyCuts =
 
 // ---- transport ----
 
-/// A distribution over cells, as skewed as gradients are and more, with zeros here and there.
+/// A distribution over cells, as skewed as gradients are and more, with zeros here and there, and sometimes of a few values only.
 let private skewed (bits: Stream) count : float32[] =
     let spread = [| 0.2; 1.0; 2.5 |][bits.Below 3]
     let zeros = [| 0.0; 0.02; 0.3 |][bits.Below 3]
+    let isCoarse = bits.Below 3 = 0
 
     let raw =
         Array.init count (fun _ ->
             let value = exp (spread * bits.Normal())
+            let value = if isCoarse then 1.0 + round value else value
             if bits.Float() < zeros then 0.0 else value)
 
     let sum = max 1e-9 (Array.sum raw)
@@ -497,6 +499,30 @@ let private energies =
               [ truncated "unaries" unary energy.Unary
                 truncated "vertical weights" vertical energy.Vertical
                 truncated "horizontal weights" horizontal energy.Horizontal ])
+
+      forAll
+          "saliency is each cell's share, on the energy's grid and on that of what moves"
+          60
+          Generators.key
+          (fun key ->
+              let bits = Key.stream key
+              let batch = batchOf bits 2 1 16
+              let settings, n = settingsOf bits, [| 2; 4 |][bits.Below 2]
+              let maps = Puzzle.maps settings n batch
+
+              let shares grid =
+                  [| for sample in 0..1 do
+                         for r in 0 .. grid - 1 do
+                             for q in 0 .. grid - 1 -> share batch grid sample r q |]
+
+              Verdict.all
+                  [ Verdict.near "the energy's" 1e-5 1e-9 (shares n) (Array.map float maps.Saliency)
+                    Verdict.near
+                        "what moves"
+                        1e-5
+                        1e-9
+                        (shares maps.TransportGrid)
+                        (Array.map float maps.TransportSaliency) ])
 
       forAll "of two labels, the energy is what the shown pictures cost, and a constant" 60 Generators.key (fun key ->
           let bits = Key.stream key
