@@ -145,14 +145,14 @@ module private Network =
 
     let private made = ConcurrentDictionary<struct (int * int * int), Lazy<Network>>()
 
-    /// The network of a grid, made once.
+    /// The network of a grid, made once for each size, and kept.
     let ofGrid (energy: GridEnergy) : Network =
         let make size = lazy (create size)
         made.GetOrAdd(struct (energy.Height, energy.Width, energy.Labels), make).Value
 
 /// What one worker needs to solve grids of one size: the maximum flow of Y. Boykov and V. Kolmogorov, "An experimental comparison of
-/// min-cut/max-flow algorithms for energy minimization in vision", PAMI 2004. Two search trees grow from the source and from the sink until they meet; the
-/// path is saturated; what it cut off looks for a new parent in its tree, or becomes free. The names are the paper's.
+/// min-cut/max-flow algorithms for energy minimization in vision", PAMI 2004. Two search trees grow from the source and from the sink until
+/// they meet; the path is saturated; what it cut off looks for a new parent in its tree, or becomes free. The names are the paper's.
 [<Sealed>]
 type private Solver(network: Network, limit: int) =
     let free, source, sink = 0y, 1y, 2y

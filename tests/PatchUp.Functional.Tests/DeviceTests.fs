@@ -57,11 +57,15 @@ let private numbers (device: torch.Device) : (string * float list) list =
               Scope.value (fun () ->
                   let images = images device
 
+                  let batch = Batch.create images (Targets.ofIndices device classes labels)
+                  use flat = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1L), torch.nn.Flatten())
+
                   let info =
                       { BatchInfo.create count (Attach.shapes network images) with
-                          Labels = Some labels }
+                          Labels = Some labels
+                          Saliency = Some(lazy (Saliency.ofModel CrossEntropy flat batch))
+                          Pixels = Some(lazy (Saliency.pixels (images.sigmoid ()))) }
 
-                  let batch = Batch.create images (Targets.ofIndices device classes labels)
                   let plan = Plan.draw (Key.ofSeed draw) info regularizer
                   let output = Attach.forward plan network batch
                   let targets = Targets.smooth 0.1 output.Targets
@@ -119,9 +123,12 @@ let private devices =
               // With the test before: every tensor is made on the device of the inputs.
               let named =
                   [ for file in Directory.GetFiles(Path.Combine(Docs.root, "src/PatchUp.Functional"), "*.fs") do
-                        // Saliency is numbers for the caller.
-                        for line in if Path.GetFileName file = "Saliency.fs" then Seq.empty else File.ReadLines file do
-                            if Regex.IsMatch(line, @"torch\.CPU|\.cpu\b|""cpu""") then
+                        for line in File.ReadLines file do
+                            // Saliency is numbers for the caller.
+                            if
+                                Path.GetFileName file <> "Saliency.fs"
+                                && Regex.IsMatch(line, @"torch\.CPU|\.cpu\b|""cpu""")
+                            then
                                 Path.GetFileName file, line.Trim() ]
 
               Expect.equal

@@ -135,7 +135,7 @@ let private sites =
           let model =
               torch.nn.Sequential(
                   struct ("conv1", torch.nn.Conv2d(2L, 3L, 1L) :> Layer),
-                  struct ("conv2", torch.nn.Conv2d(3L, 3L, 1L) :> Layer),
+                  struct ("conv2", torch.nn.Conv2d(3L, 4L, 1L) :> Layer),
                   struct ("pool", torch.nn.AdaptiveAvgPool2d(1L) :> Layer),
                   struct ("head", torch.nn.Flatten() :> Layer)
               )
@@ -152,7 +152,7 @@ let private sites =
               for seed in 0..4 do
                   let plan = Plan.draw (Key.ofSeed seed) info method'.Regularizer
                   use result = (Hooks.forward plan hooked (batch ())).Features
-                  Expect.equal (Read.size result) [ 4; 3 ] method'.Name
+                  Expect.equal (Read.size result) [ 4; 4 ] method'.Name
       } ]
 
 let private models =
