@@ -104,6 +104,17 @@ type DrawArguments =
             | Seed _ -> "what the draw follows from (default 0)."
             | Size _ -> "the side to which images are resized before they are mixed (default 32)."
 
+/// `patchup gallery`
+type GalleryArguments =
+    | [<Mandatory; Unique>] Out of file: string
+    | [<Unique>] Seed of int
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Out _ -> "the PNG file to write."
+            | Seed _ -> "what the draws follow from (default 2)."
+
 [<AutoOpen>]
 module private Shared =
 

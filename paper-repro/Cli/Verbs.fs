@@ -546,6 +546,23 @@ module Verbs =
 
         Picture.sheet (file "all-methods") methods 1 pictureSeed images
 
+    /// Flavours of a method look like the method.
+    let private gallery (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<GalleryArguments> "gallery" argv
+        let out = results.GetResult GalleryArguments.Out
+
+        let methods =
+            Catalogue.all
+            |> List.filter (fun method' -> not (method'.Name.EndsWith "-2020"))
+
+        let dataset = Dataset.embedded ()
+
+        try
+            Picture.sheet out methods 1 (results.GetResult(GalleryArguments.Seed, pictureSeed)) (examples dataset)
+            streams.Out.WriteLine $"{out}: {methods.Length} methods"
+        finally
+            Dataset.dispose dataset
+
     let private compare (streams: Streams) (argv: string[]) =
         let own, training = Arguments.parseTraining<CompareArguments> "compare" argv
 
@@ -607,6 +624,7 @@ module Verbs =
           "laws", "checks the laws of mixing on a method", computing laws
           "verify", "compares another implementation's numbers with this one's", computing verify
           "draw", "a picture of what a method makes of images", computing draw
+          "gallery", "a picture of what every method makes of the same images", computing gallery
           "train", "train a network with a method", computing train
           "predict", "the classes that a trained network finds likeliest for images", computing predict
           "compare", "train networks with several methods and seeds, and compare their test errors", computing compare ]

@@ -107,6 +107,25 @@ let tests =
               Expect.equal named [ newest; newest ] "a program in one file, and a script"
           }
 
+          test "the gallery shows every method but its flavours, as the docs do" {
+              ReproTests.inFolder (fun folder ->
+                  let out = Path.Combine(folder, "gallery.png")
+                  let printed, _ = ReproTests.succeed [ "gallery"; "--out"; out ]
+
+                  let methods =
+                      Catalogue.all |> List.filter (fun method' -> not (method'.Name.Contains "2020"))
+
+                  Expect.stringContains printed $"{methods.Length} methods" "what it prints"
+
+                  // Width and height stand in a PNG's bytes 16 to 23.
+                  let size path = (File.ReadAllBytes path)[16..23]
+
+                  Expect.equal
+                      (size out)
+                      (size (Path.Combine(Docs.root, "docs", "gallery.png")))
+                      "the docs' picture has as many rows")
+          }
+
           test "the words of docs/algebra.md are those of the notation" {
               let rows =
                   File.ReadAllLines(Path.Combine(Docs.root, "docs", "algebra.md"))

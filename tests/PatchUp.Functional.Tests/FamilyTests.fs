@@ -161,12 +161,10 @@ let private saliency =
 
       test "at a smaller map the place is the same share of the sides" {
           // The third input's peak, row 2 of 6 and column 7 of 8, is row 1 of 3 and column 3 of 4.
-          let places =
-              [ for seed in 0..19 do
-                    let mask = drawn seed info (plane 3 4) (Family.salient 1.0)
-                    yield! centre (altered mask 2) |> List.filter ((=) (1.0, 3.0)) ]
-
-          Expect.isGreaterThan places.Length 10 "most rectangles hold it"
+          for seed in 0..19 do
+              match centre (altered (drawn seed info (plane 3 4) (Family.salient 1.0)) 2) with
+              | [] -> ()
+              | places -> Expect.contains places (1.0, 3.0) "the place"
       }
 
       test "one area for the batch" {

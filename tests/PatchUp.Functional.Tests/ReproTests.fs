@@ -736,6 +736,8 @@ let private refusals =
                   [ "draw"; "mixup"; "--images"; image; image; "--out"; at "no/out.png" ], "does not exist"
                   [ "draw"; "mixup"; "--images"; image; image ], "--out"
                   [ "draw"; "mixup"; "--images"; image; image; "--out"; out; "--size"; "4" ], "8 .. 512"
+                  [ "gallery" ], "--out"
+                  [ "gallery"; "--out"; at "no/out.png" ], "does not exist"
                   [ "train"; "--epochs"; "0"; "--out"; out ], "1 .. 100000"
                   [ "train"; "--epochs"; "many"; "--out"; out ], "'many'"
                   [ "train"; "--width"; "0"; "--out"; out ], "width 0"
