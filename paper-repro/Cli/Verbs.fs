@@ -388,6 +388,9 @@ module Verbs =
                         let logits = image |> model.Normalise |> Model.call model
                         torch.nn.functional.softmax(logits, 1L).cpu().data<float32>().ToArray())
 
+                if not (Array.forall Single.IsFinite probabilities) then
+                    raise (RunFailed $"{weights}: what the network gives for {path} is not finite.")
+
                 { Image = path
                   Classes =
                     List.zip classifier.Classes (List.ofArray probabilities)
@@ -409,7 +412,9 @@ module Verbs =
                         streams.Out.WriteLine prediction.Image
 
                         for guess in prediction.Classes do
-                            streams.Out.WriteLine $"  {guess.Probability:F3}  {guess.Class}"
+                            // A name out of a file may hold anything.
+                            let name = guess.Class |> String.map (fun c -> if Char.IsControl c then '?' else c)
+                            streams.Out.WriteLine $"  {guess.Probability:F3}  {name}"
             finally
                 Model.dispose model
         | _ -> Errors.user "predict: a weights file and at least one image are needed."

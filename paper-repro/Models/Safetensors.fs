@@ -44,8 +44,8 @@ module Safetensors =
     let private typeNames =
         types |> List.map (fun (name, _, _) -> name) |> String.concat ", "
 
-    /// The format's own limit, in bytes.
-    let private longestHeader = 100_000_000L
+    /// In bytes: hundreds of times a network's. The format itself allows 100 MB, which reading would multiply.
+    let private longestHeader = 10_000_000L
 
     /// The header's key for the map of strings.
     let private metadataKey = "__metadata__"
@@ -150,9 +150,12 @@ module Safetensors =
     let private damaged (path: string) (what: string) : 'a =
         Errors.user $"{path}: not a sound safetensors file: {what}; write it again or use another copy."
 
-    let private wholeNumbers (refuse: string -> unit) (what: string) (element: JsonElement) : int64[] =
+    let private wholeNumbers (refuse: string -> unit) (what: string) (most: int) (element: JsonElement) : int64[] =
         if element.ValueKind <> JsonValueKind.Array then
             refuse $"{what} is no list"
+
+        if element.GetArrayLength() > most then
+            refuse $"{what} has {element.GetArrayLength()} numbers ({most} at most)"
 
         [| for item in element.EnumerateArray() do
                match item.ValueKind = JsonValueKind.Number, item.TryGetInt64() with
@@ -181,10 +184,7 @@ module Safetensors =
             | Some(_, dtype, size) -> dtype, size
             | None -> refuse $"dtype {text.GetRawText()} is not among {typeNames}"
 
-        let shape = wholeNumbers refuse "its shape" (field "shape")
-
-        if shape.Length > 64 then
-            refuse $"it has {shape.Length} dimensions (64 at most)"
+        let shape = wholeNumbers refuse "its shape" 64 (field "shape")
 
         // Lengths of zero count as one, so that no stride can overflow either.
         let elements =
@@ -197,7 +197,7 @@ module Safetensors =
             with :? OverflowException ->
                 refuse "its shape is too large"
 
-        match wholeNumbers refuse "its data_offsets" (field "data_offsets") with
+        match wholeNumbers refuse "its data_offsets" 2 (field "data_offsets") with
         | [| start; finish |] when start <= finish && finish <= available ->
             if elements * size <> finish - start then
                 refuse $"{finish - start} bytes of data do not fill its shape of {elements} elements"
@@ -288,7 +288,7 @@ module Safetensors =
                 damaged path $"its header of {length} bytes is longer than the file of {size}"
 
             if length > uint64 longestHeader then
-                damaged path $"its header of {length} bytes is over the format's limit of {longestHeader}"
+                damaged path $"its header of {length} bytes is over the limit of {longestHeader}"
 
             let header = Array.zeroCreate<byte>(int length)
             stream.ReadExactly header

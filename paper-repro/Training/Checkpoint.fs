@@ -170,6 +170,13 @@ module Checkpoint =
         let length = length path (Safetensors.plainNames header) architecture
         let classes = length $"{architecture.Last}.weight" 0
 
+        // Published are size and normalisation for the largest stem that an architecture has.
+        let isSmall = List.contains 4 architecture.Strides && length "conv1.weight" 3 <> 7
+
+        if isSmall && (foreign.Size.IsNone || foreign.Mean.IsNone || foreign.Std.IsNone) then
+            Errors.user
+                $"{path}: its {architecture.Name} has the stem for small images, of which nothing is published; say --size, --mean and --std."
+
         let settings: NetworkSettings =
             { Width = architecture.Width |> Option.map (fun _ -> length "conv1.weight" 0)
               Classes = classes

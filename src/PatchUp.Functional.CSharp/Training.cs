@@ -44,12 +44,19 @@ public static class Networks
         FSharpFunc<Place, FSharpOption<Shape>> shapes, Tensor images, IReadOnlyList<int>? labels) =>
         BatchInfoModule.create((int)images.shape[0], shapes).At(0, (int)images.shape[0], labels);
 
-    /// <summary>The information of the batch whose first sample has this index in the epoch, with nothing known of its images.</summary>
-    public static BatchInfo At(this BatchInfo info, int first, int count, IReadOnlyList<int>? labels = null) =>
+    /// <summary>The information of another batch, with nothing known of its images.</summary>
+    /// <param name="info">That of any batch of the network.</param>
+    /// <param name="first">Index, within the epoch, of the batch's first sample.</param>
+    /// <param name="count">How many samples are spoken of.</param>
+    /// <param name="labels">Their class indices.</param>
+    /// <param name="offset">Index, within the batch, of the first of them: other than 0 for one rank's share.</param>
+    /// <exception cref="ArgumentException">The count is below 1.</exception>
+    public static BatchInfo At(
+        this BatchInfo info, int first, int count, IReadOnlyList<int>? labels = null, int offset = 0) =>
         new(
             first,
-            offset: 0,
-            count,
+            offset,
+            BatchInfoModule.create(count, info.Shape).Count,
             labels is null ? null : FSharpOption<int[]>.Some([.. labels]),
             info.Shape,
             partner: null,

@@ -16,6 +16,18 @@ type Staged =
 [<RequireQualifiedAccess>]
 module internal Probe =
 
+    /// N of an input `[N,...]`; an ArgumentException where there is no sample.
+    let count (input: torch.Tensor) : int =
+        if input.dim () < 1L || input.shape[0] < 1L then
+            invalidArg (nameof input) "The shapes are found by running one sample, and the input has none."
+
+        int input.shape[0]
+
+    /// The first sample of an input `[N,...]`; an ArgumentException where there is none.
+    let first (input: torch.Tensor) : torch.Tensor =
+        count input |> ignore
+        input.narrow (0L, 0L, 1L)
+
     /// Runs in evaluation mode; afterwards every submodule is in the mode that it was in.
     let evaluating (network: torch.nn.Module) (probe: unit -> 'a) : 'a =
         // Parents come before their children, and setting a mode sets the children's too.
@@ -47,7 +59,9 @@ module Attach =
 
     /// The same with a mixing function of one's own in the place of `Plan.apply`.
     let forwardWith (apply: Plan -> Batch -> Batch) (plan: Plan) (staged: Staged) (batch: Batch) : Batch =
-        let visit places batch = apply (Plan.only places plan) batch
+        // What `apply` returns is its own, though it be the batch that it was given.
+        let visit places batch =
+            Batch.scope (fun () -> apply (Plan.only places plan) batch)
 
         let step (batch: Batch) (places, (_, run)) =
             let arrived =
@@ -74,7 +88,7 @@ module Attach =
         let maps =
             Probe.run staged.Module (fun () ->
                 staged.Stages
-                |> List.scan (fun features (_, run) -> run features) (input.narrow (0L, 0L, 1L))
+                |> List.scan (fun features (_, run) -> run features) (Probe.first input)
                 |> List.map Batch.shapeOf)
 
         let known =

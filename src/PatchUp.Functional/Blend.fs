@@ -27,7 +27,7 @@ module Blend =
 
         Array.map int64 size
 
-    let private isHalf (t: torch.Tensor) =
+    let internal isHalf (t: torch.Tensor) =
         t.dtype = torch.bfloat16 || t.dtype = torch.float16
 
     /// lerp in the features' own precision, but for half precision in float32 with one rounding at the end.

@@ -86,6 +86,8 @@ module Hooks =
         else
             Ok(Batch.shapeOf features)
 
+    let private ofInput (input: torch.Tensor) = shapeOf (Probe.count input) input
+
     /// Every submodule that one sample reaches, in this order, with its names and its shape, or why it is no site.
     let private survey (model: Layer) (input: torch.Tensor) : (string list * Result<Shape, string>) list =
         Probe.run model (fun () ->
@@ -104,25 +106,30 @@ module Hooks =
                       | :? Layer as layer -> layer, visit names
                       | _ -> () ]
 
-            calling hooks model (input.narrow (0L, 0L, 1L)) |> ignore
+            calling hooks model (Probe.first input) |> ignore
             List.ofSeq seen)
 
     /// The sites of a model, with their shapes, in the order in which a pass reaches them: "input", then submodules by their dotted names.
-    /// They are found by running one sample of `input` `[N,...]` without gradients and in evaluation mode.
+    /// They are found by running one sample of `input` `[N,...]` without gradients and in evaluation mode; tensors made in that pass are freed.
     let sites (model: torch.nn.Module<torch.Tensor, torch.Tensor>) (input: torch.Tensor) : (string * Shape) list =
-        [ string (Number 0), Batch.shapeOf input
-          for names, found in survey model input do
+        let atInput = string (Number 0)
+
+        [ for names, found in ([ atInput ], ofInput input) :: survey model input do
               match found with
               | Ok shape ->
                   for name in names do
                       name, shape
               | Error _ -> () ]
+        // That name is the input's; a submodule of it is a site by number.
+        |> List.indexed
+        |> List.filter (fun (i, (name, _)) -> i = 0 || name <> atInput)
+        |> List.map snd
 
     /// The shape of the features at every place, found as `sites` does; an ArgumentException for a submodule that is no site, which says why.
     let shapes (hooked: Hooked) (input: torch.Tensor) : Place -> Shape option =
         let seen = survey hooked.Module input
         let parts = submodules hooked.Module
-        let atInput = Batch.shapeOf input
+        let atInput = ofInput input
 
         let named (name: string) =
             match seen |> List.tryFind (fst >> List.contains name) with
@@ -137,7 +144,10 @@ module Hooks =
 
         fun place ->
             match place with
-            | Number 0 -> Some atInput
+            | Number 0 ->
+                match atInput with
+                | Ok shape -> Some shape
+                | Error reason -> invalidArg (nameof hooked) $"\"input\" is no site: {reason}."
             | Number k -> List.tryItem (k - 1) hooked.Sites |> Option.bind named
             | Name name -> named name
 
@@ -155,12 +165,17 @@ module Hooks =
 
     /// The same with a mixing function of one's own in the place of `Plan.apply`.
     let forwardWith (apply: Plan -> Batch -> Batch) (plan: Plan) (hooked: Hooked) (batch: Batch) : Batch =
+        // What `apply` returns is its own, though it be the batch that it was given.
+        let apply part batch =
+            Batch.scope (fun () -> apply part batch)
+
         let inner =
             plan.Draws
             |> List.map _.Place
             |> List.distinct
             |> List.filter ((<>) (Number 0))
-            |> List.groupBy (locate hooked)
+            |> List.groupBy (locate hooked >> fst)
+            |> List.map (fun (layer, places) -> (layer, snd (locate hooked places.Head)), places)
 
         Batch.scope (fun () ->
             // A hook runs within the scopes of the modules around it; the targets live on.

@@ -244,8 +244,13 @@ module Plan =
             let size =
                 Array.init (int (own.dim ())) (fun axis -> if axis = 0 then int64 drawn.Scale.Length else 1L)
 
-            mixed
-            * torch.tensor(drawn.Scale, ReadOnlySpan size, device = own.device).``to``(own.dtype)
+            let factor = torch.tensor (drawn.Scale, ReadOnlySpan size, device = own.device)
+
+            if Blend.isHalf own then
+                // In half precision the factor itself would be off.
+                (mixed.``to`` (torch.float32) * factor.``to`` (torch.float32)).``to``(own.dtype)
+            else
+                mixed * factor.``to`` (own.dtype)
 
     let private applyDrawn count (batch: Batch) (drawn: Drawn) : Batch =
         let partner = partnerOn batch.Features.device drawn
@@ -256,16 +261,33 @@ module Plan =
             | Some partner -> mixTargets count drawn partner batch.Targets
             | None -> batch.Targets }
 
-    let private check (plan: Plan) (features: torch.Tensor) =
+    /// Whether a draw computes numbers that lie between others.
+    let private computes (drawn: Drawn) =
+        let isSoft =
+            match drawn.Mask.Values with
+            | Soft _ -> true
+            | Hard _ -> false
+
+        isSoft
+        || drawn.View = Resized
+        || drawn.Scale.Length > 0
+        || drawn.Lambda |> Array.exists (fun lambda -> lambda <> 0.0 && lambda <> 1.0)
+
+    let private checkDraws (plan: Plan) (features: torch.Tensor) =
         let count = int features.shape[0]
 
-        if not plan.Draws.IsEmpty && count <> plan.Count then
+        if count <> plan.Count then
             invalidArg (nameof features) $"The plan was drawn for {plan.Count} samples and the batch has {count}."
 
         let shape = Batch.shapeOf features
 
         for drawn in plan.Draws do
             let mask = drawn.Mask
+
+            if not (features.is_floating_point ()) && computes drawn then
+                invalidArg
+                    (nameof features)
+                    $"At site {drawn.Place} the plan blends, resizes or rescales, and the features are {features.dtype}: floating-point features are needed."
 
             if
                 (mask.Channels <> 1 && mask.Channels <> shape.Channels)
@@ -275,6 +297,10 @@ module Plan =
                 invalidArg
                     (nameof features)
                     $"At site {drawn.Place} the plan's mask is {mask.Channels}x{mask.Height}x{mask.Width} and the features are {shape}."
+
+    let private check (plan: Plan) (features: torch.Tensor) =
+        if not plan.Draws.IsEmpty then
+            checkDraws plan features
 
     /// Applies every draw of the plan, in order, to one batch: x' = blend w x x[partner] and y' = blend (mean w) y y[partner], with
     /// w = (1 - M)(1 - lambda). The only place where tensors are mixed, on the device of the features. The batch stays as it is; the result's
@@ -323,7 +349,7 @@ module Plan =
         | Hard _ -> None
 
     /// Mixes what is known of every pixel as the plan mixes the images at the input: class indices `[N,H,W]` of whole numbers, where each pixel
-    /// gets the label of the image that it came from, or soft maps `[N,K,H,W]` of floating-point weights, where it gets the mix of both labels.
+    /// gets the label of the image that it came from, or soft maps `[N,K,H,W]` of floating-point weights, where it gets the mix of both labels (half precision is widened to float32).
     /// Blanked pixels keep their labels. The result is new and the caller's. An ArgumentException for maps of another size than the images', for a
     /// plan that mixes at another site than the input, and for class indices under a plan that does not swap whole pixels.
     let applyMaps (plan: Plan) (maps: torch.Tensor) : torch.Tensor =
@@ -362,6 +388,11 @@ module Plan =
 
         Scope.run (fun () ->
             if isSoft then
-                applyFeatures pixels maps
+                applyFeatures
+                    pixels
+                    (if Blend.isHalf maps then
+                         maps.``to`` (torch.float32)
+                     else
+                         maps)
             else
                 (applyFeatures pixels (maps.unsqueeze 1L)).squeeze 1L)

@@ -1,5 +1,6 @@
 namespace PatchUp.Functional
 
+open System.Collections.Generic
 open TorchSharp
 
 /// A native tensor.
@@ -13,14 +14,12 @@ module Scope =
     let many (make: unit -> torch.Tensor list) : torch.Tensor list =
         use scope = torch.NewDisposeScope()
 
-        let own (seen: torch.Tensor list) (t: torch.Tensor) =
-            let isNew =
-                scope.Contains t
-                && not (seen |> List.exists (fun s -> obj.ReferenceEquals(s, t)))
+        let seen = HashSet<torch.Tensor>(HashIdentity.Reference)
 
-            (if isNew then t else t.alias ()) :: seen
+        let own (t: torch.Tensor) =
+            if scope.Contains t && seen.Add t then t else t.alias ()
 
-        let results = make () |> List.fold own [] |> List.rev
+        let results = make () |> List.map own
 
         for result in results do
             scope.MoveToOuter result |> ignore

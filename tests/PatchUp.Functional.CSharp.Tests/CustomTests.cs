@@ -9,7 +9,7 @@ public class CustomTests
 {
     // snippet: csharpCustom
     /// <summary>Every other stripe of this many rows, beginning with the first or the second.</summary>
-    private static Region Stripes(int rows) => Masks.Custom(
+    private static Region Stripes(int rows) => rows < 1 ? throw new ArgumentException($"{rows} rows") : Masks.Custom(
         "stripes",
         [rows],
         expected: (_, _, _) => 0.5,

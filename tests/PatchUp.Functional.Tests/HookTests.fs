@@ -338,6 +338,94 @@ let private models =
           own.remove ()
       } ]
 
+let private mixing =
+    [ test "a mixing function may return the batch that it was given" {
+          let model = times 2.0
+          let outer = composite [ "first", model ] model.call
+          let given = batch ()
+          let before = Read.batch given
+          let plan = swapping (Name "first") ofImages
+
+          let staged =
+              { Module = outer
+                Stages = [ "first", model.call ] }
+
+          for forward in
+              [ fun () -> Attach.forwardWith (fun _ batch -> batch) plan staged given
+                fun () -> Hooks.forwardWith (fun _ batch -> batch) plan (outer |> Hooks.attach []) given ] do
+              let result = forward ()
+              Expect.equal (Read.values result.Features) (Read.values given.Features |> Array.map ((*) 2.0)) "doubled"
+              Batch.dispose result
+              Expect.equal (Read.batch given) before "the caller's batch lives"
+      }
+
+      test "an input that cannot be mixed is no site, and the sites within are" {
+          let flat = layer (fun x -> x.flatten 1L)
+          let model = composite [ "flat", flat ] flat.call
+          let volumes = torch.arange(32, dtype = torch.float32).reshape(2L, 2L, 2L, 2L, 2L)
+          let hooked = model |> Hooks.attach []
+          Expect.equal (Hooks.sites model volumes |> List.map fst) [ "flat" ] "the sites"
+          let shapes = Hooks.shapes hooked volumes
+          refused [ "\"input\""; "[2,2,2,2,2]" ] (fun () -> shapes (Number 0) |> ignore)
+          let plan = Plan.draw (Key.ofSeed 1) (BatchInfo.create 2 shapes) (swapAt "flat")
+          let given = Batch.create volumes (Targets.ofIndices torch.CPU 2 [| 0; 1 |])
+          let mixed = Hooks.forward plan hooked given
+          Expect.equal (Read.values mixed.Features) (Array.append [| 16.0 .. 31.0 |] [| 0.0 .. 15.0 |]) "swapped"
+      }
+
+      test "a submodule named input is a site by number" {
+          let inner = times 2.0
+          let model = composite [ "input", inner ] inner.call
+          Expect.equal (Hooks.sites model (images ()) |> List.map fst) [ "input" ] "one of that name"
+
+          Expect.equal
+              (passed (model |> Hooks.attach [ "input" ]) (everywhere |> blank |> at 1))
+              (Array.zeroCreate 96)
+              "site 1"
+      }
+
+      test "no sample, and whole numbers that would be blended, are refused" {
+          let model = composite [] id
+          let none = torch.zeros (0L, 2L, 3L, 4L)
+          refused [ "has none" ] (fun () -> Hooks.sites model none |> ignore)
+          let bytes = (images ()).``to``(torch.uint8)
+
+          let plan regularizer =
+              Plan.draw (Key.ofSeed 1) (BatchInfo.ofShape 4 ofImages) regularizer
+
+          for regularizer in
+              [ everywhere |> blend (always 0.3)
+                cells 0.5 |> blank |> rescale Nominal
+                rect (always 0.5) |> swap |> resized ] do
+              refused [ "input"; "Byte"; "floating-point" ] (fun () ->
+                  Plan.applyFeatures (plan regularizer) bytes |> ignore)
+
+          use swapped = Plan.applyFeatures (plan (everywhere |> swap)) bytes
+          Expect.equal swapped.dtype torch.uint8 "swapped as they are"
+      }
+
+      test "in half precision the rescaling factor is not rounded first" {
+          let ones = torch.ones ([| 4L; 2L; 3L; 4L |], dtype = torch.bfloat16)
+
+          let plan =
+              Plan.draw (Key.ofSeed 1) (BatchInfo.ofShape 4 ofImages) (cells 0.1 |> blank |> rescale Nominal)
+
+          use three = ones * torch.tensor (3.0f)
+
+          let kept =
+              Read.values (Plan.applyFeatures plan (three.``to`` (torch.bfloat16)))
+              |> Array.filter ((<>) 0.0)
+          // 3 / .9 = 3.3333, of which bfloat16's nearest is 3.328125; 1 / .9 rounds to 1.109375, thrice that to 3.328125 too.
+          Expect.all kept ((=) 3.328125) "3 / .9"
+          use many = (ones * torch.tensor (201.0f)).``to``(torch.bfloat16)
+          let kept = Read.values (Plan.applyFeatures plan many) |> Array.filter ((<>) 0.0)
+          // 201 / .9 = 223.33 lies nearest to 223; 201 * 1.109375 = 222.98 does too, and 255 / .9 = 283.3 to 284 against 282.9 to 282.
+          Expect.all kept ((=) 223.0) "201 / .9"
+          use more = (ones * torch.tensor (255.0f)).``to``(torch.bfloat16)
+          let kept = Read.values (Plan.applyFeatures plan more) |> Array.filter ((<>) 0.0)
+          Expect.all kept ((=) 284.0) "255 / .9"
+      } ]
+
 let private parts =
     [ test "a part knows its own labels and saliency" {
           let info =
@@ -405,7 +493,25 @@ let private maps =
       } ]
 
 let private halves =
-    [ test "rows in half precision are widened, and keep their sum when mixed" {
+    [ test "soft maps in half precision are widened" {
+          let maps =
+              (torch.tensor [| 1.0f; 0.0f; 0.0f; 1.0f |]).reshape(2L, 2L, 1L, 1L).``to``(torch.bfloat16)
+
+          let shape: Shape = { Channels = 1; Height = 1; Width = 1 }
+
+          let plan =
+              Plan.draw
+                  (Key.ofSeed 1)
+                  (BatchInfo.ofShape 2 shape)
+                  (everywhere |> blend (always 0.3) |> pairedBy (Rolled 1))
+
+          use mixed = Plan.applyMaps plan maps
+          Expect.equal mixed.dtype torch.float32 "the type"
+          let weights = Read.values mixed
+          expectNear 1e-7 weights[0] (float 0.3f) "the weight"
+      }
+
+      test "rows in half precision are widened, and keep their sum when mixed" {
           for dtype in [ torch.bfloat16; torch.float16 ] do
               let rows = torch.eye(4L).``to``(dtype: torch.ScalarType)
               let features = (images ()).``to`` dtype
@@ -489,6 +595,7 @@ let tests =
         "hooks"
         [ testList "sites" sites
           testList "models" models
+          testList "mixing" mixing
           testList "parts" parts
           testList "maps" maps
           testList "half precision" halves

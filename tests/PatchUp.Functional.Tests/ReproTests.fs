@@ -433,8 +433,16 @@ let private foreign =
             for name, settings, side, arguments, (mean, std) in
                 [ "resnet-18", settings (Some 4) 4, 224, [], (imageNet.Mean, imageNet.Std)
                   "resnet-50", settings (Some 4) 4, 64, [ "--size"; "64" ], (imageNet.Mean, imageNet.Std)
-                  "resnet-18", settings (Some 4) 1, 32, [ "--size"; "32" ], (imageNet.Mean, imageNet.Std)
-                  "resnet-18", settings (Some 4) 2, 64, [ "--size"; "64" ], (imageNet.Mean, imageNet.Std)
+                  "resnet-18",
+                  settings (Some 4) 1,
+                  32,
+                  [ "--size"; "32"; "--mean"; "0.5"; "0.25"; "0"; "--std"; "0.5"; "2"; "1" ],
+                  ([ 0.5; 0.25; 0.0 ], [ 0.5; 2.0; 1.0 ])
+                  "resnet-18",
+                  settings (Some 4) 2,
+                  64,
+                  [ "--size"; "64"; "--mean"; "0.5"; "0.25"; "0"; "--std"; "0.5"; "2"; "1" ],
+                  ([ 0.5; 0.25; 0.0 ], [ 0.5; 2.0; 1.0 ])
                   "wrn-10-1-2020", settings None 1, 32, [], cifar
                   "preact-resnet-18",
                   settings (Some 4) 2,
@@ -454,12 +462,12 @@ let private foreign =
 
                         last.mul_ (Scope.number 0.05) |> ignore)
 
-                    let state =
+                    let state () =
                         [ for name, tensor in Model.state model do
                               let dtype = if tensor.dtype = torch.int64 then "I64" else "F32"
                               "module." + name, dtype, List.ofArray tensor.shape, tensor.bytes.ToArray() ]
 
-                    File.WriteAllBytes(weights, ModelTests.ofPyTorch state)
+                    File.WriteAllBytes(weights, ModelTests.ofPyTorch (state ()))
                     let path, image = patterned folder side
                     use image = image
                     Model.eval model
@@ -485,6 +493,11 @@ let private foreign =
                         [ for guess in parsed.RootElement[0].GetProperty("classes").EnumerateArray() ->
                               guess.GetProperty("class").GetString(), guess.GetProperty("probability").GetDouble() ]
 
+                    if name.StartsWith "resnet" && settings.Stride < 4 then
+                        let code, _, err = patchup [ "predict"; weights; path; "--model"; name ]
+                        Expect.equal code 2 "nothing is published for the small stem"
+                        Expect.stringContains err "--size, --mean and --std" "what to say"
+
                     let found = Map(predict [])
                     Expect.isLessThan (Array.max expected) 0.999f $"{name}: probabilities that tell"
 
@@ -494,6 +507,21 @@ let private foreign =
                             found[string index]
                             (float probability)
                             $"{name}: class {index}"
+
+                    // A network that diverged.
+                    Scope.value (fun () ->
+                        use _ = torch.no_grad ()
+                        (Model.state model |> List.head |> snd).copy_(Scope.number nan) |> ignore)
+
+                    let diverged = Path.Combine(folder, "diverged.safetensors")
+                    File.WriteAllBytes(diverged, ModelTests.ofPyTorch (state ()))
+
+                    for format in [ []; [ "--json" ] ] do
+                        let code, out, err =
+                            patchup ([ "predict"; diverged; path; "--model"; name ] @ arguments @ format)
+
+                        Expect.equal (code, out) (1, "") "no prediction"
+                        Expect.stringContains err "not finite" "why"
 
                     let likeliest = Array.IndexOf(expected, Array.max expected)
 
@@ -723,7 +751,8 @@ let private refusals =
 
             for arguments, expected in
                 [ [], "a verb is needed: methods"
-                  [ "trian" ], "the verbs are methods, models, describe, laws, verify, draw, train, predict, compare"
+                  [ "trian" ],
+                  "the verbs are methods, models, describe, laws, verify, draw, gallery, train, predict, compare"
                   [ "methods"; "--jsn" ], "the options are --json"
                   [ "train"; "--foo" ], "--learning-rate"
                   [ "describe" ], "<method>"
