@@ -599,7 +599,7 @@ let private safetensors =
                   wrong [ "too large" ] (file (f32 "[4611686018427387904,4]" "[0,4]") 4)
                   wrong [ "too large" ] (file (f32 "[0,4611686018427387904,4]" "[0,0]") 0)
                   wrong [ "shape" ] (file (f32 "[99999999999999999999]" "[0,4]") 4)
-                  wrong [ "65 dimensions" ] (file (f32 ("[" + String.Join(",", Array.create 65 1) + "]") "[0,4]") 4)
+                  wrong [ "65 numbers" ] (file (f32 ("[" + String.Join(",", Array.create 65 1) + "]") "[0,4]") 4)
                   wrong [ "do not fill" ] (file (f32 "[2]" "[0,4]") 4)
                   wrong [ "data_offsets" ] (file (f32 "[1]" "[4,0]") 4)
                   wrong [ "data_offsets" ] (file (f32 "[1]" "[0,4]") 3)
