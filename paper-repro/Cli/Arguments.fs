@@ -199,6 +199,7 @@ type TrainingArguments =
     | [<Unique>] Learning_Rate of float
     | [<Unique>] Loss of name: string
     | [<Unique>] Label_Smoothing of amount: float
+    | [<Unique>] Clean_Loss of weight: float
     | [<Unique>] Threads of int
     | [<Unique>] Device of name: string
     | Json
@@ -234,6 +235,9 @@ type TrainingArguments =
                 $"one of {names} (default: the method's own, which is {standard.Loss} for a line of notation)."
             | Label_Smoothing _ ->
                 $"moves this share of every label to all classes evenly (default {standard.LabelSmoothing})."
+            | Clean_Loss _ ->
+                "the weight of the cross-entropy on the images as they are, which is added to the loss (default: the method's own, \
+                 which is 0 for a line of notation)."
             | Threads _ ->
                 $"of the native library in each run; results depend on it in their last bits (default \
                   {standard.Threads})."
@@ -356,6 +360,7 @@ module Arguments =
             { Name = text
               Regularizer = regularizer
               Loss = CrossEntropy
+              CleanLoss = 0.0
               Paper = "" }
         | None, Error error ->
             Errors.user

@@ -12,10 +12,14 @@ open TorchSharp
 
 /// A method as `patchup methods` lists it.
 type Listed =
-    { Name: string
-      Notation: string
-      Loss: string
-      Paper: string }
+    {
+        Name: string
+        Notation: string
+        Loss: string
+        /// The weight of the cross-entropy on the images as they are, which is added.
+        CleanLoss: float
+        Paper: string
+    }
 
 /// A site as `patchup models` lists it.
 type ListedSite =
@@ -118,13 +122,18 @@ module Verbs =
                 { Name = method'.Name
                   Notation = Notation.show method'.Regularizer
                   Loss = Config.lossName method'.Loss
+                  CleanLoss = method'.CleanLoss
                   Paper = method'.Paper })
 
         if results.Contains MethodsArguments.Json then
             streams.Out.WriteLine(Json.show listed)
         else
             listed
-            |> List.map (fun method' -> [ method'.Name; method'.Loss; method'.Paper; method'.Notation ])
+            |> List.map (fun method' ->
+                [ method'.Name
+                  Describe.losses method'.Loss method'.CleanLoss
+                  method'.Paper
+                  method'.Notation ])
             |> Tables.aligned [ "method"; "loss"; "paper"; "notation" ]
             |> streams.Out.WriteLine
 
@@ -490,11 +499,12 @@ module Verbs =
         configs |> List.map (fun config -> (Records.tryFind ignore out config).Value)
 
     /// The configuration of a method where the user did not choose another loss.
-    let private forMethod (loss: string option) (config: Config) (method': Method) : Config =
+    let private forMethod (training: ParseResults<TrainingArguments>) (config: Config) (method': Method) : Config =
         let config = Config.withMethod method' config
 
         { config with
-            Config.Loss = defaultArg loss config.Loss }
+            Config.Loss = training.GetResult(TrainingArguments.Loss, config.Loss)
+            Config.CleanLoss = training.GetResult(Clean_Loss, config.CleanLoss) }
 
     let private train (streams: Streams) (argv: string[]) =
         let own, training = Arguments.parseTraining<TrainArguments> "train" argv
@@ -506,7 +516,7 @@ module Verbs =
         let out = training.GetResult(TrainingArguments.Out, TrainingArguments.DefaultOut)
 
         let config =
-            { forMethod (training.TryGetResult TrainingArguments.Loss) (Arguments.config training) method' with
+            { forMethod training (Arguments.config training) method' with
                 Seed = own.GetResult(TrainArguments.Seed, Config.standard.Seed) }
 
         Config.check config
@@ -551,14 +561,16 @@ module Verbs =
 
         Picture.sheet (file "all-methods") methods 1 pictureSeed images
 
-    /// Flavours of a method look like the method.
+    /// Whether a method is another one with other settings, and named after it: it looks like that.
+    let private isFlavour (method': Method) =
+        Catalogue.all
+        |> List.exists (fun other -> method'.Name.StartsWith(other.Name + "-"))
+
     let private gallery (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<GalleryArguments> "gallery" argv
         let out = results.GetResult GalleryArguments.Out
 
-        let methods =
-            Catalogue.all
-            |> List.filter (fun method' -> not (method'.Name.EndsWith "-2020"))
+        let methods = Catalogue.all |> List.filter (fun method' -> not (isFlavour method'))
 
         let dataset = Dataset.embedded ()
 
@@ -592,7 +604,7 @@ module Verbs =
             let configs =
                 [ for seed in 0 .. seeds - 1 do
                       for method' in methods do
-                          { forMethod (training.TryGetResult TrainingArguments.Loss) shared method' with
+                          { forMethod training shared method' with
                               Seed = seed } ]
 
             let comparison = runs streams out jobs configs dataset |> Tables.compare

@@ -18,6 +18,8 @@ type Description =
         Paper: string
         Notation: string
         Loss: string
+        /// The weight of the cross-entropy on the images as they are, which is added.
+        CleanLoss: float
         /// Indented lines.
         Words: string list
         Regions: AlteredRegion list
@@ -198,6 +200,13 @@ module Describe =
             branches
             |> List.collect (fun (weight, branch) -> $"With probability {number (weight / total)}:" :: below branch)
 
+    /// A loss, and what the images as they are add to it.
+    let losses (loss: string) (cleanLoss: float) : string =
+        if cleanLoss = 0.0 then
+            loss
+        else
+            $"{loss} + {number cleanLoss} clean cross-entropy"
+
     /// The sides of the maps of CIFAR's PreActResNet.
     let private sides = [ 32; 16; 8 ]
 
@@ -207,6 +216,7 @@ module Describe =
           Paper = method'.Paper
           Notation = Notation.show method'.Regularizer
           Loss = Config.lossName method'.Loss
+          CleanLoss = method'.CleanLoss
           Words = words method'.Regularizer
           Regions =
             Regularizer.steps method'.Regularizer
@@ -252,7 +262,7 @@ module Describe =
         [ $"{description.Name}{paper}"
           ""
           $"Notation  {description.Notation}"
-          $"Loss      {description.Loss}"
+          $"Loss      {losses description.Loss description.CleanLoss}"
           "" ]
         @ description.Words
         @ regions

@@ -97,10 +97,24 @@ module Picture =
             Scope.value (fun () ->
                 let stacked = torch.stack (images |> List.map Images.toTensor |> Array.ofList)
 
+                let saliency = lazy (contrast stacked)
+                let area = shape.Height * shape.Width
+
+                /// As large as the saliency, to where the noise points already.
+                let gradient (noise: float32[]) =
+                    noise
+                    |> Array.mapi (fun i value ->
+                        saliency.Value[i / (shape.Channels * area) * area + i % area]
+                        * float32 (sign value))
+
                 let info =
                     { BatchInfo.ofShape images.Length shape with
-                        Saliency = Some(lazy (contrast stacked))
-                        Pixels = Some(lazy (Saliency.pixels stacked)) }
+                        Saliency = Some saliency
+                        Pixels = Some(lazy (Saliency.pixels stacked))
+                        Noisy =
+                            Some
+                                { Gradient = gradient
+                                  Scale = lazy (Array.create shape.Channels 1.0f) } }
 
                 Plan.draw key info (atInput regularizer))
 

@@ -17,6 +17,8 @@ type Config =
         /// A name of `Config.losses`.
         Loss: string
         LabelSmoothing: float
+        /// The weight of the cross-entropy on the images as they are, which is added to the loss on the mixed ones; 0 for none.
+        CleanLoss: float
         Data: string
         /// The data set's SHA-256.
         Fingerprint: string
@@ -65,6 +67,7 @@ module Config =
           Notation = Notation.show Regularizer.identity
           Loss = lossName CrossEntropy
           LabelSmoothing = 0.0
+          CleanLoss = 0.0
           Data = ""
           Fingerprint = ""
           TrainPerClass = 300
@@ -89,7 +92,8 @@ module Config =
         { config with
             Method = method'.Name
             Notation = Notation.show method'.Regularizer
-            Loss = lossName method'.Loss }
+            Loss = lossName method'.Loss
+            CleanLoss = method'.CleanLoss }
 
     /// Refuses what is out of range, with a UserError that names it.
     let check (config: Config) : unit =
@@ -111,6 +115,9 @@ module Config =
 
         if not (config.LabelSmoothing >= 0.0 && config.LabelSmoothing <= 1.0) then
             Errors.user $"label smoothing {config.LabelSmoothing}: it must lie in [0, 1]."
+
+        if not (config.CleanLoss >= 0.0 && Double.IsFinite config.CleanLoss) then
+            Errors.user $"clean loss {config.CleanLoss}: its weight must be finite and not negative."
 
         if config.Device <> "cpu" && config.Device <> "cuda" then
             Errors.user $"device {config.Device}: it must be cpu or cuda."
@@ -239,8 +246,8 @@ module Trainer =
         { Module = model.Module
           Stages = model.Stages }
 
-    /// One optimiser step on a batch: gives the loss and the expected number of right predictions under mixing, or NaN
-    /// and no step where the logits are not finite. Frees all that it makes; the batch stays the caller's.
+    /// One optimiser step on a batch, with the gradients that the parameters have already, which it clears: gives the loss and the expected number of right
+    /// predictions under mixing, or NaN and no step where the logits are not finite. Frees all that it makes; the batch stays the caller's.
     let step
         (loss: Loss)
         (optimizer: torch.optim.Optimizer)
@@ -249,13 +256,13 @@ module Trainer =
         (batch: Batch)
         : struct (float * float) =
         Scope.value (fun () ->
-            staged.Module.zero_grad ()
             let result = Attach.forward plan staged batch
 
             if result.Features.isfinite().all().item<bool>() then
                 let value = Loss.ofBatch loss result.Targets result.Features
                 value.backward ()
                 optimizer.step () |> ignore
+                staged.Module.zero_grad ()
 
                 struct (float (value.item<float32>()), Array.sum (Loss.expectedAccuracy result.Targets result.Features))
             else
@@ -391,6 +398,13 @@ module Trainer =
     let private keyOf (session: Session) child epoch =
         session.Key |> Key.child child |> Key.child epoch
 
+    /// The gradient that regions ask for which follow the input: with a clean loss, from a pass that trains too.
+    let private gradient (config: Config) (model: Model) : Batch -> float32[] =
+        if config.CleanLoss > 0.0 then
+            Saliency.gradientWithCleanLoss config.CleanLoss CrossEntropy model.Module
+        else
+            Saliency.gradient CrossEntropy model.Module
+
     /// One pass over the training images; gives the mean loss and the expected accuracy under mixing.
     let private pass (notify: Advance -> unit) (session: Session) (epoch: int) : struct (float * float) =
         let config = session.Config
@@ -413,21 +427,33 @@ module Trainer =
                     let device = Model.device session.Model
 
                     let images =
-                        Augment.cropAndFlip config.CropPadding (sub first indices.Length moves) session.Train indices
+                        (Augment.cropAndFlip config.CropPadding (sub first indices.Length moves) session.Train indices)
+                            .``to``
+                            device
 
                     let batch =
                         Targets.ofIndices device session.Classes labels
-                        |> Batch.create (session.Model.Normalise(images.``to`` device))
+                        |> Batch.create (session.Model.Normalise images)
+
+                    // A plan that does not ask for the gradient adds no clean loss.
+                    let isAdded = ref (config.CleanLoss = 0.0)
+
+                    let follow batch =
+                        isAdded.Value <- true
+                        gradient config session.Model batch
 
                     let info =
                         { BatchInfo.create indices.Length session.Shapes with
                             First = first
                             Labels = Some labels
-                            Saliency = Some(lazy (Saliency.ofModel CrossEntropy session.Model.Module batch))
-                            Pixels = Some(lazy (Saliency.pixels images))
                             Progress = (float epoch + float first / float count) / float config.Epochs }
+                        |> Saliency.follow follow session.Model.Normalise images batch
 
                     let plan = Plan.draw mixing info session.Regularizer
+
+                    if not isAdded.Value then
+                        follow batch |> ignore
+
                     step session.Loss session.Optimizer (staged session.Model) plan batch)
 
             let loss = finite "loss" $"epoch {epoch + 1}, step {number + 1}" loss

@@ -62,25 +62,34 @@ public static class Networks
             partner: null,
             saliency: null,
             pixels: null,
+            noisy: null,
             info.Progress);
 
     /// <summary>
     /// What regions ask for that follow the images, SaliencyMix's and PuzzleMix's: the saliency of the batch's loss in this model, computed when a draw asks for it, and
-    /// the images <c>[N,C,H,W]</c> before they were normalised, with values of [0, 1].
+    /// the images <c>[N,C,H,W]</c> before they were normalised, with values of [0, 1]. <paramref name="normalise"/> maps such images to the batch's features, each channel by a
+    /// scale and a shift. With a clean loss above 0 the pass that finds the saliency trains too: it adds so many times the loss to the gradients of the parameters.
     /// </summary>
+    /// <exception cref="ArgumentException">The clean loss is negative or not finite.</exception>
     public static BatchInfo Following(
-        this BatchInfo info, nn.Module<Tensor, Tensor> model, Batch batch, Tensor pixels, Loss? loss = null) =>
-        new(
-            info.First,
-            info.Offset,
-            info.Count,
-            info.Labels,
-            info.Shape,
-            info.Partner,
-            saliency: FSharpOption<Lazy<float[]>>.Some(
-                new(() => Saliency.ofModel(loss ?? Functional.Loss.CrossEntropy, model, batch))),
-            pixels: FSharpOption<Lazy<float[]>>.Some(new(() => Saliency.pixels(pixels))),
-            info.Progress);
+        this BatchInfo info,
+        nn.Module<Tensor, Tensor> model,
+        Batch batch,
+        Tensor pixels,
+        Func<Tensor, Tensor> normalise,
+        Loss? loss = null,
+        double cleanLoss = 0)
+    {
+        var ofBatch = loss ?? Functional.Loss.CrossEntropy;
+
+        return Saliency.follow(
+            FuncConvert.FromFunc<Batch, float[]>(b =>
+                cleanLoss == 0 ? Saliency.gradient(ofBatch, model, b) : Saliency.gradientWithCleanLoss(cleanLoss, ofBatch, model, b)),
+            FuncConvert.FromFunc(normalise),
+            pixels,
+            batch,
+            info);
+    }
 
     /// <summary>
     /// What is known of a part of the batch: of a micro-batch under gradient accumulation, or of one rank's share. What is drawn once a batch comes

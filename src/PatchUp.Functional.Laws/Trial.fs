@@ -145,7 +145,13 @@ module Trial =
 
         { info with
             Saliency = Some(anywhere (Key.child 0 key) info.First info.Count area)
-            Pixels = Some(anywhere (Key.child 1 key) info.First info.Count (shape.Channels * area)) }
+            Pixels = Some(anywhere (Key.child 1 key) info.First info.Count (shape.Channels * area))
+            Noisy =
+                Some
+                    { Gradient =
+                        fun noise ->
+                            (anywhere (Key.child 2 key) info.First info.Count (noise.Length / info.Count)).Value
+                      Scale = lazy (Array.create shape.Channels 1.0f) } }
 
     /// What the draw may know.
     let info (trial: Trial) : BatchInfo =

@@ -11,6 +11,8 @@ type Method =
         Regularizer: Regularizer
         /// The per-sample loss it is trained with.
         Loss: Loss
+        /// The weight of the cross-entropy on the images as they are, which is added to it; 0 for none.
+        CleanLoss: float
         /// Authors and year, or what the method is a flavour of.
         Paper: string
     }
@@ -92,6 +94,7 @@ module Catalogue =
             { Name = name
               Regularizer = regularizer
               Loss = loss
+              CleanLoss = 0.0
               Paper = paper }
 
         let method' name paper regularizer =
@@ -99,6 +102,8 @@ module Catalogue =
 
         let authors name regularizer =
             entry (name + "-2020") BceOnSoftmax $"{name} as in the PatchUp authors' code" regularizer
+
+        let withCleanLoss method' = { method' with CleanLoss = 1.0 }
 
         [ identity |> method' "none" "no mixing"
           mixup 1 |> method' "mixup" "Zhang et al. 2018"
@@ -111,6 +116,19 @@ module Catalogue =
           smoothMix |> method' "smoothmix" "Lee et al. 2020"
           saliencyMix |> method' "saliencymix" "Uddin et al. 2021"
           puzzleMix PuzzleSettings.cifar |> method' "puzzlemix" "Kim et al. 2020"
+          puzzleMix PuzzleSettings.cifarAdversarial
+          |> method' "puzzlemix-adversarial" "Kim et al. 2020"
+          puzzleMix PuzzleSettings.tinyImageNet
+          |> method' "puzzlemix-tiny-imagenet" "Kim et al. 2020"
+          |> withCleanLoss
+          puzzleMix PuzzleSettings.tinyImageNetAdversarial
+          |> method' "puzzlemix-tiny-imagenet-adversarial" "Kim et al. 2020"
+          |> withCleanLoss
+          puzzleMix PuzzleSettings.imageNet
+          |> method' "puzzlemix-imagenet" "Kim et al. 2020"
+          puzzleMix PuzzleSettings.imageNetFast
+          |> method' "puzzlemix-imagenet-fast" "Kim et al. 2020"
+          |> withCleanLoss
           cutout perSample |> method' "cutout" "DeVries and Taylor 2017"
           dropout (cells 0.1) |> method' "dropout" "Srivastava et al. 2014"
           dropout (channels 0.1) |> method' "spatial-dropout" "Tompson et al. 2015"

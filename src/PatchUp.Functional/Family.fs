@@ -169,18 +169,22 @@ module Family =
 
     // ---- SaliencyMix ----
 
-    /// The input's saliency map of sample `i`, with the input's shape.
-    let internal saliencyOf (word: string) (info: BatchInfo) (i: int) : ReadOnlyMemory<float32> * Shape =
+    /// The input's saliency, not computed yet, with the input's shape.
+    let private following (word: string) (info: BatchInfo) : Lazy<float32[]> * Shape =
         match info.Saliency, info.Shape(Number 0) with
         | Some saliency, Some shape ->
             let area = shape.Height * shape.Width
 
-            if saliency.Value.Length <> info.Count * area then
-                invalidArg
-                    (nameof info)
-                    $"{word}: the saliency has {saliency.Value.Length} numbers; {info.Count} inputs of {shape.Height}x{shape.Width} have {info.Count * area}."
+            let checked' =
+                lazy
+                    (if saliency.Value.Length <> info.Count * area then
+                         invalidArg
+                             (nameof info)
+                             $"{word}: the saliency has {saliency.Value.Length} numbers; {info.Count} inputs of {shape.Height}x{shape.Width} have {info.Count * area}."
 
-            ReadOnlyMemory(saliency.Value, i * area, area), shape
+                     saliency.Value)
+
+            checked', shape
         | _ ->
             invalidArg
                 (nameof info)
@@ -207,14 +211,15 @@ module Family =
 
         region "salient" [ alpha ] false (fun shape -> Region.expected shape (Rect area)) (fun context ->
             let shape = context.Shape
+            let saliency, input = following "salient" context.Batch
             let height, width = Region.sides shape (Dist.sample (Key.stream context.Key) area)
 
             let bits i =
                 let partner =
                     context.Batch.Partner |> Option.map (Array.item i) |> Option.defaultValue i
 
-                let saliency, input = saliencyOf "salient" context.Batch partner
-                let y, x = peak saliency.Span input
+                let area = input.Height * input.Width
+                let y, x = peak (ReadOnlySpan(saliency.Value, partner * area, area)) input
                 let plane = Array.create (shape.Height * shape.Width) true
                 let top = y * shape.Height / input.Height - height / 2
                 let left = x * shape.Width / input.Width - width / 2
@@ -230,10 +235,40 @@ module Family =
 
     // ---- PuzzleMix ----
 
+    /// PuzzleMix's adversarial noise, where the batch has any: the saliency under random noise, and the noise moved up the gradient.
+    let private disturb (settings: PuzzleSettings) key (bits: Stream) (info: BatchInfo) (input: Shape) pixels =
+        let onOwn, onPartner =
+            settings.AdvP > 0.0 && bits.Float() < settings.AdvP, settings.AdvP > 0.0 && bits.Float() < settings.AdvP
+
+        if not (onOwn || onPartner) then
+            None
+        else
+            match info.Noisy with
+            | None ->
+                invalidArg
+                    (nameof info)
+                    "puzzle with adversarial noise asks the network: set Noisy in the batch's information (`Saliency.follow`)."
+            | Some noisy ->
+                let start =
+                    Puzzle.startNoise settings.AdvEps (Key.child 0 key) info.Offset info.Count pixels
+
+                let gradient = noisy.Gradient start
+                let area = input.Height * input.Width
+                let share = bits.Float()
+                let noise = Puzzle.climb settings.AdvEps share pixels gradient start
+
+                Some
+                    struct (Puzzle.ofGradient info.Count input.Channels gradient,
+                            { Values =
+                                noise
+                                |> Array.mapi (fun i value -> value * noisy.Scale.Value[i / area % input.Channels])
+                              OnOwn = onOwn
+                              OnPartner = onPartner })
+
     /// PuzzleMix's region (Kim et al. 2020), at the input: one lambda and one grid for the batch; each cell shows 0, 1/m, ... or 1 of the sample's own image by an
     /// energy of saliency, smoothness, local colours and a prior, whose least value is found exactly (`Puzzle.draw`). `transported` moves cells to where nothing salient is lost.
     /// The grid is one of the settings' that divide the image, each as likely; an image that is not square, or that none divides, is one cell, of which the prior alone
-    /// decides. Its expectation is that of a saliency which prefers no place. An ArgumentException for settings that are not allowed; when it is drawn, unless saliency and
+    /// decides. Under adversarial noise the images are shown with it, where `transported`, and the saliency is found under it. Its expectation is that of a saliency which prefers no place. An ArgumentException for settings that are not allowed; when it is drawn, unless saliency and
     /// pixels of the input are known, and at another site.
     let puzzle (settings: PuzzleSettings) : Region =
         let settings = PuzzleSettings.check settings
@@ -247,14 +282,16 @@ module Family =
               float settings.Labels
               float settings.NeighSize
               settings.TEps
-              settings.TSize |> Option.map float |> Option.defaultValue 0.0 ]
+              settings.TSize |> Option.map float |> Option.defaultValue 0.0
+              settings.AdvP
+              settings.AdvEps ]
             @ List.map float settings.Grids
 
         region "puzzle" arguments true (everywhere 0.5) (fun context ->
             let info, shape = context.Batch, context.Shape
             let bits = Key.stream context.Key
             let lambda = Dist.sample bits (share settings.Alpha)
-            let input = saliencyOf "puzzle" info 0 |> snd
+            let saliency, input = following "puzzle" info
 
             if input.Height <> shape.Height || input.Width <> shape.Width then
                 invalidArg
@@ -302,6 +339,17 @@ module Family =
                     else
                         samples |> Array.collect (fun i -> Array.sub values (i * size) size)
 
+                let disturbed =
+                    if context.Sample.IsSome then
+                        None
+                    else
+                        disturb settings context.Key bits info input pixels
+
+                let saliency =
+                    match disturbed with
+                    | Some struct (saliency, _) -> saliency
+                    | None -> part saliency.Value
+
                 let solved =
                     Puzzle.draw
                         settings
@@ -311,7 +359,7 @@ module Family =
                         { Count = samples.Length
                           Channels = input.Channels
                           Side = shape.Height
-                          Saliency = part info.Saliency.Value.Value
+                          Saliency = saliency
                           Images = part pixels }
 
                 let mask = Puzzle.mask shape.Height solved
@@ -333,7 +381,8 @@ module Family =
                             Some
                                 { Grid = solved.Grid
                                   Own = solved.Own
-                                  Partner = solved.Partner } })
+                                  Partner = solved.Partner
+                                  Noise = disturbed |> Option.map (fun (struct (_, noise)) -> noise) } })
 
     // ---- ResizeMix ----
 
@@ -383,7 +432,7 @@ module Family =
               "puzzle",
               (function
               | [] -> puzzle PuzzleSettings.cifar
-              | alpha :: beta :: gamma :: eta :: labels :: neighSize :: tEps :: tSize :: grids ->
+              | alpha :: beta :: gamma :: eta :: labels :: neighSize :: tEps :: tSize :: advP :: advEps :: grids ->
                   puzzle
                       { Alpha = alpha
                         Beta = beta
@@ -393,11 +442,13 @@ module Family =
                         NeighSize = whole "puzzle" neighSize
                         TEps = tEps
                         TSize = if tSize = 0.0 then None else Some(whole "puzzle" tSize)
+                        AdvP = advP
+                        AdvEps = advEps
                         Grids = List.map (whole "puzzle") grids }
               | _ ->
                   wrong
                       "puzzle"
-                      "nothing, for CIFAR's settings, or alpha beta gamma eta labels neigh_size t_eps t_size (0 for whole cells) and the sides of grids") ]
+                      "nothing, for CIFAR's settings, or alpha beta gamma eta labels neigh_size t_eps t_size (0 for whole cells) adv_p adv_eps and the sides of grids") ]
 
     /// The distributions by name.
     let dists: Map<string, float list -> Dist> =

@@ -19,6 +19,17 @@ type MaskValues =
     /// 1 = unchanged, 0 = altered, and anything between.
     | Soft of float32[]
 
+/// What is added to features before they are shown, where a region asks for it: PuzzleMix's adversarial noise.
+type Noise =
+    {
+        /// In the features' own units, `[N,C,H,W]` row-major.
+        Values: float32[]
+        /// Whether a sample's own features take its noise.
+        OnOwn: bool
+        /// Whether the partner's features take the partner's noise.
+        OnPartner: bool
+    }
+
 /// Which cells' content a mask's cells show, where a region moves them: PuzzleMix's transport.
 type Sources =
     {
@@ -28,6 +39,8 @@ type Sources =
         Own: int[]
         /// For each cell the cell of the partner's features that is shown there, `[N, n, n]`.
         Partner: int[]
+        /// None where the features are shown as they are.
+        Noise: Noise option
     }
 
 /// The drawn M of the paper, in managed memory, row-major `[1|N, 1|C, H, W]`; 1 = unchanged.

@@ -217,6 +217,19 @@ module Plan =
             .permute(0L, 3L, 1L, 4L, 2L, 5L)
             .reshape(size)
 
+    /// Own features and the partner's with their noise.
+    let private disturb (noise: Noise option) (partner: torch.Tensor option) (own: torch.Tensor) other =
+        match noise with
+        | None -> struct (own, other)
+        | Some noise ->
+            let noises =
+                torch.tensor(noise.Values, ReadOnlySpan own.shape, device = own.device).``to``(own.dtype)
+
+            struct ((if noise.OnOwn then Scope.add own noises else own),
+                    (match partner with
+                     | Some partner when noise.OnPartner -> Scope.add other (noises.index_select (0L, partner))
+                     | _ -> other))
+
     /// Own features and the partner's (or zeros), as they are mixed.
     let private views (drawn: Drawn) (partner: torch.Tensor option) (own: torch.Tensor) =
         let other =
@@ -227,6 +240,7 @@ module Plan =
         match drawn.View, drawn.Mask.Sources with
         | Resized, _ when partner.IsSome -> struct (own, resize drawn.Mask other)
         | Transported, Some sources ->
+            let struct (own, other) = disturb sources.Noise partner own other
             struct (rearrange sources.Grid sources.Own own, rearrange sources.Grid sources.Partner other)
         | _ -> struct (own, other)
 

@@ -26,6 +26,10 @@ type PuzzleSettings =
         TEps: float
         /// The side, in pixels, of what moves (where it does not divide a cell's side, the largest below that does); None moves whole cells.
         TSize: int option
+        /// The probability, for a batch's own images and for its partners' each, that they are shown with adversarial noise.
+        AdvP: float
+        /// The largest noise, in 1/255 of a pixel's range.
+        AdvEps: float
     }
 
 /// The authors' constants for each data set.
@@ -42,7 +46,9 @@ module PuzzleSettings =
           Grids = [ 2; 4; 8; 16 ]
           NeighSize = 4
           TEps = 0.8
-          TSize = Some 4 }
+          TSize = Some 4
+          AdvP = 0.0
+          AdvEps = 10.0 }
 
     /// Tiny-ImageNet.
     let tinyImageNet: PuzzleSettings = { cifar with TSize = None }
@@ -52,6 +58,12 @@ module PuzzleSettings =
 
     /// ImageNet, 100 epochs ("fast").
     let imageNetFast: PuzzleSettings = { imageNet with Beta = 1.5 }
+
+    /// CIFAR-100's adversarial variant.
+    let cifarAdversarial: PuzzleSettings = { cifar with AdvP = 0.1 }
+
+    /// Tiny-ImageNet's adversarial variant.
+    let tinyImageNetAdversarial: PuzzleSettings = { tinyImageNet with AdvP = 0.15 }
 
     /// The same settings; an ArgumentException that names the first that is not allowed.
     let check (settings: PuzzleSettings) : PuzzleSettings =
@@ -77,6 +89,9 @@ module PuzzleSettings =
 
         settings.TSize
         |> Option.iter (fun size -> require (size >= 1) "TSize" size "at least 1")
+
+        require (settings.AdvP >= 0.0 && settings.AdvP <= 1.0) "AdvP" settings.AdvP "in [0, 1]"
+        require (settings.AdvEps >= 0.0 && settings.AdvEps <= 255.0) "AdvEps" settings.AdvEps "in [0, 255]"
 
         settings
 
@@ -259,6 +274,53 @@ module Puzzle =
                 saliencies
             else
                 saliency batch.Side moving batch.Saliency }
+
+    // ---- gradients and adversarial noise ----
+
+    /// The saliency `[N,S]` of N samples with S places and C channels each, from the loss's gradient `[N,C,S]`: sqrt(mean over channels of g^2).
+    let ofGradient (count: int) (channels: int) (gradient: float32[]) : float32[] =
+        let places = gradient.Length / (count * channels)
+
+        Array.init (count * places) (fun i ->
+            let first = i / places * channels * places + i % places
+            let mutable sum = 0.0
+
+            for channel in 0 .. channels - 1 do
+                let value = float gradient[first + channel * places]
+                sum <- sum + value * value
+
+            float32 (sqrt (sum / float channels)))
+
+    /// What of the noise leaves the pixels in [0, 1].
+    let private within (pixels: float32[]) (noise: float32[]) : float32[] =
+        Array.map2 (fun pixel noise -> (min 1.0f (max 0.0f (pixel + noise))) - pixel) pixels noise
+
+    /// The noise to start from: uniform up to eps / 255 either way, as far as it leaves the pixels in [0, 1]. Sample `i` of the pixels `[N,...]` draws
+    /// from child `first + i` of the key.
+    let startNoise (eps: float) (key: Key) (first: int) (count: int) (pixels: float32[]) : float32[] =
+        let size = pixels.Length / count
+
+        Array.init count (fun i ->
+            let bits = Key.stream (Key.child (first + i) key)
+            Array.init size (fun _ -> float32 ((2.0 * bits.Float() - 1.0) * eps / 255.0)))
+        |> Array.concat
+        |> within pixels
+
+    /// A `share` of the noise after one step of (eps + 2) / 255 up the gradient, within eps / 255, as far as it leaves the pixels in [0, 1].
+    let climb (eps: float) (share: float) (pixels: float32[]) (gradient: float32[]) (noise: float32[]) : float32[] =
+        let limit, step = eps / 255.0, (eps + 2.0) / 255.0
+
+        Array.map2
+            (fun (noise: float32) (gradient: float32) ->
+                let direction =
+                    if gradient > 0.0f then 1.0
+                    elif gradient < 0.0f then -1.0
+                    else 0.0
+
+                float32 (share * (min limit (max -limit (float noise + step * direction)))))
+            noise
+            gradient
+        |> within pixels
 
     // ---- the energy ----
 

@@ -62,6 +62,16 @@ module Site =
         | AnyOf places
         | AllOf places -> places
 
+/// What a region may ask of the network that adds noise to the input before it mixes: PuzzleMix's adversarial variant.
+[<NoEquality; NoComparison>]
+type Noisy =
+    {
+        /// The loss's gradient by the features at the input, `[N,C,H,W]` row-major, where noise `[N,C,H,W]` in units of the pixels is added to them.
+        Gradient: float32[] -> float32[]
+        /// How far a feature moves where its pixel moves by 1, for each channel: 1 / std.
+        Scale: Lazy<float32[]>
+    }
+
 /// What a draw may know of the batch. It holds no tensor.
 [<NoEquality; NoComparison>]
 type BatchInfo =
@@ -82,6 +92,8 @@ type BatchInfo =
         Saliency: Lazy<float32[]> option
         /// The input's images before they are normalised, `[N,C,H,W]` of [0, 1], row-major, copied when first asked for.
         Pixels: Lazy<float32[]> option
+        /// The network where noise is added to the input.
+        Noisy: Noisy option
         /// How far training is, from 0 to 1.
         Progress: float
     }
@@ -102,6 +114,7 @@ module BatchInfo =
           Partner = None
           Saliency = None
           Pixels = None
+          Noisy = None
           Progress = 0.0 }
 
     /// `count` samples of one shape, whatever the place.
@@ -122,12 +135,27 @@ module BatchInfo =
                 (let size = values.Value.Length / info.Count
                  Array.sub values.Value (offset * size) (count * size))
 
+        /// The part's noise among none for the rest of the batch.
+        let among (noise: float32[]) =
+            let size = noise.Length / count
+
+            Array.concat
+                [ Array.zeroCreate (offset * size)
+                  noise
+                  Array.zeroCreate ((info.Count - offset - count) * size) ]
+
+        let cutNoisy (noisy: Noisy) =
+            { noisy with
+                Gradient =
+                    fun noise -> Array.sub (noisy.Gradient(among noise)) (offset * noise.Length / count) noise.Length }
+
         { info with
             Offset = info.Offset + offset
             Count = count
             Labels = info.Labels |> Option.map (fun labels -> Array.sub labels offset count)
             Saliency = Option.map cut info.Saliency
-            Pixels = Option.map cut info.Pixels }
+            Pixels = Option.map cut info.Pixels
+            Noisy = Option.map cutNoisy info.Noisy }
 
     /// The key for what is drawn once a batch.
     let internal batchKey (info: BatchInfo) (key: Key) =

@@ -62,9 +62,8 @@ let private numbers (device: torch.Device) : (string * float list) list =
 
                   let info =
                       { BatchInfo.create count (Attach.shapes network images) with
-                          Labels = Some labels
-                          Saliency = Some(lazy (Saliency.ofModel CrossEntropy flat batch))
-                          Pixels = Some(lazy (Saliency.pixels (images.sigmoid ()))) }
+                          Labels = Some labels }
+                      |> Saliency.follow (Saliency.gradient CrossEntropy flat) id (images.sigmoid ()) batch
 
                   let plan = Plan.draw (Key.ofSeed draw) info regularizer
                   let output = Attach.forward plan network batch

@@ -291,7 +291,7 @@ let private saliency =
           Expect.isTrue (model.training && norm.training) "the mode"
           Expect.equal (state ()) before "the statistics"
 
-          let clean = Saliency.withCleanLoss 0.5 CrossEntropy model batch
+          let clean = Saliency.gradientWithCleanLoss 0.5 CrossEntropy model batch
           Expect.notEqual (state ()) before "the statistics follow"
           let half = Read.values conv.weight.grad
           model.zero_grad ()
@@ -303,8 +303,40 @@ let private saliency =
           | Verdict.Broken reason -> failtest reason
           | _ -> ()
 
-          Expect.isTrue (Array.exists (fun s -> s > 0.0f) clean) "saliency"
-          raises [ "-1" ] (fun () -> Saliency.withCleanLoss -1.0 CrossEntropy model batch)
+          Expect.equal clean.Length (4 * 2 * 6 * 8) "[N,C,H,W]"
+          Expect.isTrue (Array.exists (fun g -> g <> 0.0f) clean) "a gradient"
+          raises [ "-1" ] (fun () -> Saliency.gradientWithCleanLoss -1.0 CrossEntropy model batch)
+      }
+
+      test "what a draw is told follows the model, also under noise" {
+          use generator = new torch.Generator(4UL)
+          use images = torch.rand ([| 2L; 3L; 2L; 2L |], generator = generator)
+          use model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12L, 3L))
+          use mean = torch.tensor([| 0.5f; 0.25f; 0.1f |]).reshape(1L, 3L, 1L, 1L)
+          use std = torch.tensor([| 0.5f; 0.25f; 0.125f |]).reshape(1L, 3L, 1L, 1L)
+          let normalise (images: torch.Tensor) = (images - mean) / std
+          let targets = Targets.ofIndices torch.CPU 3 [| 0; 2 |]
+          let batch = Batch.create (normalise images) targets
+          let gradient = Saliency.gradient CrossEntropy model
+
+          let live () =
+              DisposeScopeManager.Statistics.ThreadTotalLiveCount
+
+          let before = live ()
+
+          let info =
+              BatchInfo.ofShape 2 (shapeOf 3 2 2)
+              |> Saliency.follow gradient normalise images batch
+
+          Expect.equal info.Saliency.Value.Value (Saliency.ofModel CrossEntropy model batch) "saliency"
+          Expect.equal info.Pixels.Value.Value (Read.values images |> Array.map float32) "pixels"
+          Expect.equal info.Noisy.Value.Scale.Value [| 2.0f; 4.0f; 8.0f |] "1 / std"
+          let noise = Array.init 24 (fun i -> 0.01f * float32 (i - 12))
+          let found = info.Noisy.Value.Gradient noise
+          Expect.equal (live ()) before "live tensors"
+          use noisy = normalise (images + torch.tensor(noise).reshape(2L, 3L, 2L, 2L))
+          Expect.equal found (gradient (Batch.create noisy targets)) "the gradient at the noisy images"
+          Expect.notEqual found (gradient batch) "another one"
       }
 
       test "a loss that nothing moves has no saliency, also within no_grad" {
@@ -381,7 +413,8 @@ let private puzzle =
                   (Some
                       { Grid = expected.Grid
                         Own = expected.Own
-                        Partner = expected.Partner })
+                        Partner = expected.Partner
+                        Noise = None })
                   "the moves"
       }
 
@@ -398,7 +431,8 @@ let private puzzle =
                           { Grid = 2
                             // The own cell at the top left is shown at the bottom left too; the partner's bottom right at the top right.
                             Own = [| 0; 1; 0; 3; 0; 1; 2; 3 |]
-                            Partner = [| 0; 3; 2; 3; 0; 1; 2; 3 |] } }
+                            Partner = [| 0; 3; 2; 3; 0; 1; 2; 3 |]
+                            Noise = None } }
 
           let by view =
               { Count = 2
@@ -434,6 +468,171 @@ let private puzzle =
               (Array.take 12 (Read.values still))
               [| 0.0; 1.0; 18.0; 19.0; 4.0; 5.0; 22.0; 23.0; 8.0; 9.0; 26.0; 27.0 |]
               "as is"
+      }
+
+      test "noise is added to what it is meant for, before cells move" {
+          let features = torch.zeros (2L, 1L, 2L, 2L)
+
+          let mask noise =
+              { Mask.soft 1 { Channels = 1; Height = 2; Width = 2 } [| 1.0f; 1.0f; 0.0f; 0.0f |] with
+                  Sources =
+                      Some
+                          { Grid = 2
+                            // The first two cells, and the last two, change places.
+                            Own = [| 1; 0; 3; 2; 1; 0; 3; 2 |]
+                            Partner = [| 1; 0; 3; 2; 1; 0; 3; 2 |]
+                            Noise = Some noise } }
+
+          let shown onOwn onPartner partner =
+              use mixed =
+                  Plan.applyFeatures
+                      { Count = 2
+                        Draws =
+                          [ { Place = Number 0
+                              Mask =
+                                mask
+                                    { Values = [| 1.0f .. 8.0f |]
+                                      OnOwn = onOwn
+                                      OnPartner = onPartner }
+                              Partner = partner
+                              Lambda = [| 0.0 |]
+                              View = Transported
+                              Scale = [||]
+                              Objective = Objective.reweighted } ] }
+                      features
+
+              Read.values mixed
+
+          let pair = Some [| 1; 0 |]
+          Expect.equal (shown true true pair) [| 2.0; 1.0; 8.0; 7.0; 6.0; 5.0; 4.0; 3.0 |] "both"
+          Expect.equal (shown true false pair) [| 2.0; 1.0; 0.0; 0.0; 6.0; 5.0; 0.0; 0.0 |] "own"
+          Expect.equal (shown false true pair) [| 0.0; 0.0; 8.0; 7.0; 0.0; 0.0; 4.0; 3.0 |] "partner's"
+          Expect.equal (shown true true None) [| 2.0; 1.0; 0.0; 0.0; 6.0; 5.0; 0.0; 0.0 |] "blank"
+      }
+
+      test "adversarial noise follows the gradient under its start, and so does the saliency" {
+          let area = 64
+          let asked = ref []
+
+          let noisy =
+              { Gradient =
+                  fun noise ->
+                      asked.Value <- noise :: asked.Value
+                      // Up in the first channel, down in the second, nowhere in the third.
+                      Array.init noise.Length (fun i ->
+                          let size = float32 (1 + i % 5)
+                          [| size; -size; 0.0f |][i / area % 3])
+                Scale = lazy [| 1.0f; 2.0f; 4.0f |] }
+
+          let eps = 10.0 / 255.0
+
+          let region advP =
+              Family.puzzle
+                  { settings with
+                      AdvP = advP
+                      Grids = [ 4 ] }
+
+          let info = { info with Noisy = Some noisy }
+
+          for seed in 0..4 do
+              asked.Value <- []
+              let mask = drawn seed info shape (region 1.0)
+              let noise = mask.Sources.Value.Noise.Value
+              let start = List.exactlyOne asked.Value
+              Expect.isTrue (noise.OnOwn && noise.OnPartner) "a probability of 1"
+              let pixels = info.Pixels.Value.Value
+              Expect.isGreaterThan (Array.max start) (float32 (0.9 * eps)) "it starts anywhere"
+              Expect.isLessThan (Array.min start) (float32 (-0.9 * eps)) "it starts anywhere"
+
+              for i in 0 .. start.Length - 1 do
+                  let pixel, channel = float pixels[i], i / area % 3
+                  let inside by = by >= -1e-6 && by <= 1.0 + 1e-6
+                  Expect.isTrue (abs (float start[i]) <= eps + 1e-7 && inside (pixel + float start[i])) "the start"
+                  let by = float noise.Values[i] / [| 1.0; 2.0; 4.0 |][channel]
+                  Expect.isTrue (abs by <= eps + 1e-7 && inside (pixel + by)) "the noise"
+
+              // The step of 12/255 passes every start's bound, so where pixels have room all noise of a channel is one share of 10/255.
+              let share channel =
+                  [ for i in 0 .. start.Length - 1 do
+                        if i / area % 3 = channel && pixels[i] > 0.05f && pixels[i] < 0.95f then
+                            float noise.Values[i] / [| 1.0; 2.0; 4.0 |][channel] / eps ]
+
+              let up, down = share 0, share 1
+              // A step of 12 from -10 reaches 2.
+              Expect.isTrue (up |> List.forall (fun s -> s > 0.0)) "up the gradient"
+              Expect.isTrue (down |> List.forall (fun s -> s < 0.0)) "up the gradient"
+              expectNear 1e-5 (List.max up) (-(List.min down)) "one share for the batch"
+              let most = List.max up
+
+              for i in 0 .. start.Length - 1 do
+                  if i / area % 3 = 2 && pixels[i] > 0.05f && pixels[i] < 0.95f then
+                      expectNear
+                          1e-6
+                          (float noise.Values[i] / 4.0)
+                          (most * float start[i])
+                          "no gradient: a share of the start"
+
+              let bits =
+                  Key.ofSeed seed |> Key.child 0 |> Key.child 0 |> Key.child 0 |> Key.stream
+
+              let lambda = Dist.sample bits (Beta(1.0, 1.0))
+
+              let expected =
+                  Puzzle.draw
+                      settings
+                      4
+                      lambda
+                      info.Partner.Value
+                      { Count = 4
+                        Channels = 3
+                        Side = 8
+                        Saliency =
+                          Array.init (4 * area) (fun i ->
+                              let size = float32 (1 + (i / area * 3 * area + i % area) % 5)
+                              let other = float32 (1 + ((i / area * 3 + 1) * area + i % area) % 5)
+                              sqrt ((size * size + other * other) / 3.0f))
+                        Images = pixels }
+
+              Expect.equal mask.Sources.Value.Own expected.Own "the saliency is that of the gradient"
+              Expect.equal mask.Values (Puzzle.mask 8 expected).Values "the saliency is that of the gradient"
+
+          asked.Value <- []
+
+          let drawnOften =
+              [ for seed in 0..399 -> (drawn seed info shape (region 0.25)).Sources.Value.Noise ]
+
+          let share choose =
+              drawnOften
+              |> List.averageBy (fun noise -> if noise |> Option.exists choose then 1.0 else 0.0)
+
+          expectNear 0.08 (share _.OnOwn) 0.25 "own"
+          expectNear 0.08 (share _.OnPartner) 0.25 "partner's"
+          expectNear 0.05 (share (fun noise -> noise.OnOwn && noise.OnPartner)) 0.0625 "independent"
+          Expect.equal asked.Value.Length (drawnOften |> List.filter _.IsSome |> List.length) "asked only for noise"
+          asked.Value <- []
+          drawn 1 info shape (region 0.0) |> ignore
+          Expect.isEmpty asked.Value "without noise it is not asked for"
+          raises [ "Noisy" ] (fun () -> drawn 1 { info with Noisy = None } shape (region 1.0))
+      }
+
+      test "a part of a batch has its part of the noise" {
+          let noisy =
+              { Gradient = fun noise -> Array.mapi (fun i value -> value + float32 i) noise
+                Scale = lazy [| 1.0f |] }
+
+          let info =
+              { BatchInfo.ofShape 3 (plane 1 2) with
+                  Noisy = Some noisy }
+
+          let part = (BatchInfo.part 1 2 info).Noisy.Value
+          Expect.equal (part.Gradient [| 0.0f; 0.5f; 0.0f; 0.0f |]) [| 2.0f; 3.5f; 4.0f; 5.0f |] "features 2 to 5"
+          let pixels = Array.create 12 0.5f
+
+          let start first =
+              Puzzle.startNoise 10.0 (Key.ofSeed 1) first
+
+          let whole = start 0 3 pixels
+          Expect.equal (start 1 2 pixels[4..]) whole[4..] "the same start"
       }
 
       test "PuzzleMix keeps the laws where its grids divide the map" {

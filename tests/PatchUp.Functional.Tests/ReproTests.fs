@@ -781,6 +781,7 @@ let private refusals =
                   [ "train"; "--batch-size"; "-5"; "--out"; out ], "batch size -5"
                   [ "train"; "--learning-rate"; "0"; "--out"; out ], "positive and finite"
                   [ "train"; "--label-smoothing"; "1.5"; "--out"; out ], "[0, 1]"
+                  [ "train"; "--clean-loss"; "-1"; "--out"; out ], "clean loss -1"
                   [ "train"; "--loss"; "hinge"; "--out"; out ], "cross-entropy, bce-on-softmax, brier"
                   [ "train"; "--threads"; "0"; "--out"; out ], "threads 0"
                   [ "train"; "--train-per-class"; "501"; "--out"; out ], "500"
@@ -905,6 +906,70 @@ let private soak =
         Model.dispose model
         Expect.isLessThan slope 1024.0 "bytes a step")
 
+let private cleanLoss =
+    testCase "a clean loss is added once a step, by the pass that finds the saliency if there is one" (fun () ->
+        let all = Dataset.embedded ()
+        let dataset = Dataset.take 2 2 all
+
+        /// The parameters after a run of one step, and in how many passes normalisations saw a batch.
+        let run method' change =
+            let config =
+                { Config.withMethod (Arguments.method' method') Config.standard with
+                    Width = Some 1
+                    Epochs = 1
+                    TrainPerClass = 2
+                    TestPerClass = 2 }
+
+            let trained = Trainer.run ignore (change config) dataset
+
+            let passes =
+                [ for name, buffer in Model.state trained.Model do
+                      if name.EndsWith "num_batches_tracked" then
+                          buffer.item<int64>() ]
+
+            let weights =
+                [| for parameter in trained.Model.Module.parameters () do
+                       yield! parameter.data<float32>().ToArray() |> Array.map float |]
+
+            Model.dispose trained.Model
+            weights, List.distinct passes
+
+        let near what (expected: float[]) (found: float[]) =
+            Array.iter2 (fun a b -> Expect.isLessThan (abs (a - b)) 1e-5 what) expected found
+
+        // Beside the plain loss the clean loss is the same again, and so is the step of twice the learning rate with half the decay.
+        let twice, _ =
+            run "none" (fun config ->
+                { config with
+                    LearningRate = 2.0 * config.LearningRate
+                    WeightDecay = config.WeightDecay / 2.0 })
+
+        let clean, passes = run "none" (fun config -> { config with CleanLoss = 1.0 })
+
+        near "the loss and the clean loss" twice clean
+        Expect.equal passes [ 2L ] "its pass and the step's"
+
+        let plain, passes = run "none" id
+        Expect.isGreaterThan (Array.map2 (-) plain clean |> Array.map abs |> Array.max) 1e-3 "it matters"
+        Expect.equal passes [ 1L ] "the step's"
+
+        for name, expected in
+            [ "puzzlemix", 1L
+              "puzzlemix-tiny-imagenet", 2L
+              // Noise in every batch: the pass under noise is the clean one.
+              "puzzle 1 1.2 0.5 0.2 3 4 0.8 0 1 10 4 |> swap |> transported", 1L ] do
+            Expect.equal (run name id |> snd) [ expected ] name
+
+        Expect.equal
+            (run "puzzle 1 1.2 0.5 0.2 3 4 0.8 0 1 10 4 |> swap |> transported" (fun config ->
+                { config with CleanLoss = 1.0 })
+             |> snd)
+            [ 2L ]
+            "one clean pass under noise"
+
+        Dataset.dispose dataset
+        Dataset.dispose all)
+
 let private tidy =
     testCase "a whole run leaves no tensor behind" (fun () ->
         let run () =
@@ -948,6 +1013,7 @@ let tests =
               drawing
               refusals
               helping
+              cleanLoss
               tidy
               soak ]
     )

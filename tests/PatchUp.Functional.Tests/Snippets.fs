@@ -119,11 +119,10 @@ let eachClass =
 // end snippet
 
 // snippet: following
-/// What a draw may know of a batch, with what regions ask for that follow the input; `pixels` are its images before they were normalised.
-let following model (batch: Batch) (pixels: torch.Tensor) (info: BatchInfo) =
-    { info with
-        Saliency = Some(lazy (Saliency.ofModel CrossEntropy model batch))
-        Pixels = Some(lazy (Saliency.pixels pixels)) }
+/// What a draw may know of a batch, with what regions ask for that follow the input; `normalise` makes the batch's features of `images`.
+let following model normalise (images: torch.Tensor) (batch: Batch) (info: BatchInfo) =
+    info
+    |> Saliency.follow (Saliency.gradient CrossEntropy model) normalise images batch
 // end snippet
 
 // snippet: custom
