@@ -148,6 +148,12 @@ module Mask =
 
                 sum / float size)
 
+    /// Whether any feature may be altered.
+    let internal alters (mask: Mask) : bool =
+        match mask.Values with
+        | Hard bits -> ReadOnlySpan(bits).Contains false
+        | Soft _ -> true
+
     let private softened values =
         match values with
         | Hard bits -> bits |> Array.map (fun bit -> if bit then 1.0f else 0.0f)

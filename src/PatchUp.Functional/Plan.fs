@@ -244,13 +244,26 @@ module Plan =
             struct (rearrange sources.Grid sources.Own own, rearrange sources.Grid sources.Partner other)
         | _ -> struct (own, other)
 
+    /// Whether own features or the partner's are changed before they are mixed.
+    let private isViewed (drawn: Drawn) =
+        match drawn.View with
+        | AsIs -> false
+        | Resized -> drawn.Partner.IsSome
+        | Transported -> drawn.Mask.Sources.IsSome
+
     let private mixFeatures (drawn: Drawn) (partner: torch.Tensor option) (own: torch.Tensor) : torch.Tensor =
         let weight =
             { Mask = drawn.Mask
               Toward = drawn.Lambda |> Array.map (fun lambda -> 1.0 - lambda) }
 
-        let struct (ownView, partnerView) = views drawn partner own
-        let mixed = Blend.blend weight ownView partnerView
+        let mixed =
+            if not (Mask.alters drawn.Mask) then
+                own
+            elif Paired.fits own && not (isViewed drawn) then
+                Paired.blend weight drawn.Partner own
+            else
+                let struct (ownView, partnerView) = views drawn partner own
+                Blend.blend weight ownView partnerView
 
         if drawn.Scale.Length = 0 then
             mixed
