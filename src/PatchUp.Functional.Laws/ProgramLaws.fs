@@ -620,6 +620,42 @@ module ReplayLaws =
             let batch = Trial.batch trial
             Mixing.sameBits "the second batch" (s.Apply plan batch) (s.Apply plan batch))
 
+    let layout =
+        exact
+            "the features' layout in memory does not matter"
+            300
+            "apply p x = apply p x', bit for bit, where x' holds the numbers of x with axes N and C exchanged in memory; gradients to 1e-6"
+            (fun s trial ->
+                let plan = Mixing.plan s trial
+                let batch = Trial.batch trial
+
+                let mixed (arrange: torch.Tensor -> torch.Tensor) =
+                    let features = batch.Features.detach().clone().requires_grad_ (true)
+
+                    let result =
+                        s.Apply
+                            plan
+                            { batch with
+                                Features = arrange features }
+
+                    if result.Features.requires_grad then
+                        result.Features.square().sum().backward ()
+
+                    result,
+                    (if isNull features.grad then
+                         Array.zeroCreate (int (features.numel ()))
+                     else
+                         Read.values features.grad)
+
+                let plain, gradient = mixed id
+
+                let exchanged, gradient' =
+                    mixed (fun features -> features.transpose(0L, 1L).contiguous().transpose (0L, 1L))
+
+                [ Mixing.sameBits "the batch" plain exchanged
+                  Verdict.near "the gradient" 1e-6 1e-6 gradient gradient' ]
+                |> Verdict.all)
+
     let drawnTwice =
         law
             "a plan drawn twice is the same"
@@ -811,7 +847,8 @@ module ReplayLaws =
                     |> Seq.concat
                     |> Verdict.all)))
 
-    let all = [ appliedTwice; drawnTwice; fromText; batchesCut; parts; fresh ]
+    let all =
+        [ appliedTwice; layout; drawnTwice; fromText; batchesCut; parts; fresh ]
 
 /// Laws of regularizers as text.
 module NotationLaws =

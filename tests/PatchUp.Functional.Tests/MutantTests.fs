@@ -1716,6 +1716,30 @@ let private ofNetworks =
 
 let private ofReplay =
     [ kills
+          ReplayLaws.layout
+          [ "numbers taken as they lie in memory",
+            { core with
+                Apply =
+                    fun plan batch ->
+                        let size = batch.Features.shape
+                        let strides = Array.scanBack (*) size[1..] 1L
+
+                        Plan.apply
+                            plan
+                            { batch with
+                                Features = batch.Features.as_strided (size, strides) } }
+            "the wrong gradient where features are not contiguous",
+            { core with
+                Apply =
+                    fun plan batch ->
+                        let mixed = Plan.apply plan batch
+
+                        if batch.Features.is_contiguous () then
+                            mixed
+                        else
+                            { mixed with
+                                Features = mixed.Features * Scope.number 2.0 - mixed.Features.detach () } } ]
+      kills
           ReplayLaws.appliedTwice
           [ "state between two applications",
             { core with
