@@ -630,7 +630,7 @@ module ReplayLaws =
                 let batch = Trial.batch trial
 
                 let mixed (arrange: torch.Tensor -> torch.Tensor) =
-                    let features = batch.Features.detach().clone().requires_grad_ (true)
+                    let features = batch.Features.detach().clone().requires_grad_(true)
 
                     let result =
                         s.Apply
@@ -639,7 +639,7 @@ module ReplayLaws =
                                 Features = arrange features }
 
                     if result.Features.requires_grad then
-                        result.Features.square().sum().backward ()
+                        result.Features.square().sum().backward()
 
                     result,
                     (if isNull features.grad then
@@ -650,7 +650,7 @@ module ReplayLaws =
                 let plain, gradient = mixed id
 
                 let exchanged, gradient' =
-                    mixed (fun features -> features.transpose(0L, 1L).contiguous().transpose (0L, 1L))
+                    mixed (fun features -> features.transpose(0L, 1L).contiguous().transpose(0L, 1L))
 
                 [ Mixing.sameBits "the batch" plain exchanged
                   Verdict.near "the gradient" 1e-6 1e-6 gradient gradient' ]
@@ -847,8 +847,7 @@ module ReplayLaws =
                     |> Seq.concat
                     |> Verdict.all)))
 
-    let all =
-        [ appliedTwice; layout; drawnTwice; fromText; batchesCut; parts; fresh ]
+    let all = [ appliedTwice; layout; drawnTwice; fromText; batchesCut; parts; fresh ]
 
 /// Laws of regularizers as text.
 module NotationLaws =

@@ -64,40 +64,46 @@ module private Pass =
     /// What a sample's own features get of its gradient: (1 - w) g.
     let inline private kept (w: Vector<'v>) (gradient: Vector<'v>) (_: Vector<'v>) =
         let one, zero = Vector<'v>.One, Vector<'v>.Zero
-        let part = Vector.ConditionalSelect(Vector.Equals(w, one), zero, gradient * (one - w))
+
+        let part =
+            Vector.ConditionalSelect(Vector.Equals(w, one), zero, gradient * (one - w))
+
         Vector.ConditionalSelect(Vector.Equals(w, zero), gradient, part)
 
     /// The sum with what its partner's features get: w g.
     let inline private given (w: Vector<'v>) (gradient: Vector<'v>) (sum: Vector<'v>) =
-        let part = Vector.ConditionalSelect(Vector.Equals(w, Vector<'v>.One), gradient, gradient * w)
+        let part =
+            Vector.ConditionalSelect(Vector.Equals(w, Vector<'v>.One), gradient, gradient * w)
+
         Vector.ConditionalSelect(Vector.Equals(w, Vector<'v>.Zero), sum, sum + part)
+
+    /// Writes a number wherever a bit is false, and zero elsewhere.
+    type private Spread<'v> = delegate of bits: ReadOnlySpan<bool> * value: 'v * weights: Span<'v> -> unit
 
     /// What depends on the type of numbers.
     [<NoEquality; NoComparison>]
-    type private Numbers<'v when 'v: struct and 'v: (new: unit -> 'v) and 'v :> ValueType> =
+    type private Numbers<'v> =
         { OfFloat: float -> 'v
-          /// Writes a number wherever a bit, from `first` on, is false, and zero elsewhere.
-          Spread: bool[] -> int -> int -> 'v -> 'v[] -> unit }
+          Spread: Spread<'v> }
 
     let private doubles: Numbers<float> =
         { OfFloat = id
           Spread =
-            fun bits first size value weights ->
-                for i in 0 .. size - 1 do
-                    weights[i] <- if bits[first + i] then 0.0 else value }
+            Spread(fun bits value weights ->
+                for i in 0 .. bits.Length - 1 do
+                    weights[i] <- if bits[i] then 0.0 else value) }
 
     /// The same as for doubles, a vector of bits at a time.
     let private singles: Numbers<float32> =
         { OfFloat = float32
           Spread =
-            fun bits first size value weights ->
-                let bytes = MemoryMarshal.Cast<bool, byte>(Span(bits, first, size))
-                let groups = MemoryMarshal.Cast<byte, Vector<byte>> bytes
-                let results = MemoryMarshal.Cast<float32, Vector<float32>>(Span weights)
-                let value' = Vector value
+            Spread(fun bits value weights ->
+                let groups = MemoryMarshal.Cast<bool, Vector<byte>> bits
+                let results = MemoryMarshal.Cast<float32, Vector<float32>> weights
 
                 let spread (wide: Vector<uint32>) =
-                    Vector.ConditionalSelect(Vector.As<uint32, float32>(Vector.Equals(wide, Vector.Zero)), value', Vector.Zero)
+                    let isAltered = Vector.As<uint32, float32>(Vector.Equals(wide, Vector.Zero))
+                    Vector.ConditionalSelect(isAltered, Vector value, Vector.Zero)
 
                 for i in 0 .. groups.Length - 1 do
                     let low, high = Vector.WidenLower groups[i], Vector.WidenUpper groups[i]
@@ -106,52 +112,63 @@ module private Pass =
                     results[4 * i + 2] <- spread (Vector.WidenLower high)
                     results[4 * i + 3] <- spread (Vector.WidenUpper high)
 
-                for i in groups.Length * Vector<byte>.Count .. size - 1 do
-                    weights[i] <- if bits[first + i] then 0.0f else value }
+                for i in groups.Length * Vector<byte>.Count .. bits.Length - 1 do
+                    weights[i] <- if bits[i] then 0.0f else value) }
 
-    /// w = (1 - M) toward for each feature of sample `n`.
-    let private fill (numbers: Numbers<'v>) (weight: Weight) (n: int) (weights: 'v[]) =
+    /// w = (1 - M) toward of sample `n`, for its features from `from` on, as many as there are weights.
+    let private fill (numbers: Numbers<'v>) (weight: Weight) (n: int) (from: int) (weights: Span<'v>) =
         let size = Mask.stride weight.Mask
         let first = n % weight.Mask.Samples * size
         let toward = weight.Toward[n % weight.Toward.Length]
+        let mutable filled = 0
 
-        match weight.Mask.Values with
-        | Hard bits -> numbers.Spread bits first size (numbers.OfFloat toward) weights
-        | Soft own ->
-            for i in 0 .. size - 1 do
-                weights[i] <- numbers.OfFloat(toward - float own[first + i] * toward)
+        // Channels that share a mask repeat it.
+        while filled < weights.Length do
+            let start = (from + filled) % size
+            let run = weights.Slice(filled, min (size - start) (weights.Length - filled))
 
-        // Channels that share a mask.
-        for channel in 1 .. weights.Length / size - 1 do
-            Array.blit weights 0 weights (channel * size) size
+            match weight.Mask.Values with
+            | Hard bits ->
+                numbers.Spread.Invoke(ReadOnlySpan(bits, first + start, run.Length), numbers.OfFloat toward, run)
+            | Soft own ->
+                for i in 0 .. run.Length - 1 do
+                    run[i] <- numbers.OfFloat(toward - float own[first + start + i] * toward)
 
-    /// Runs `work first last` for all samples, on as many threads as the native library's operations have.
-    let private inParallel (samples: int) (work: int -> int -> unit) =
-        let workers = min samples (torch.get_num_threads ())
+            filled <- filled + run.Length
 
-        if workers = 1 then
-            work 0 (samples - 1)
-        else
-            let options = ParallelOptions(MaxDegreeOfParallelism = workers)
+    /// Of so many features at a time, all that is read and written stays in the processor's first cache.
+    let private chunk = 2048
 
-            Parallel.For(0, workers, options, (fun i -> work (samples * i / workers) (samples * (i + 1) / workers - 1)))
-            |> ignore
-
-    /// The weights of a sample where they are not all samples', in the worker's own array.
-    let private weights (numbers: Numbers<'v>) (weight: Weight) (shared: 'v[]) (own: 'v[]) n =
-        if shared.Length > 0 then
-            shared
-        else
-            fill numbers weight n own
-            own
-
+    /// All samples' weights where they share them, else none.
     let private shared (numbers: Numbers<'v>) (weight: Weight) (size: int) : 'v[] =
         if weight.Mask.Samples = 1 && weight.Toward.Length = 1 then
             let weights = Array.zeroCreate size
-            fill numbers weight 0 weights
+            fill numbers weight 0 0 (Span weights)
             weights
         else
             [||]
+
+    /// A worker's weights of features from `from` on: the shared ones, or its own, which the next call overwrites.
+    let private weights (numbers: Numbers<'v>) (weight: Weight) (shared: 'v[]) (own: 'v[]) n from length : Span<'v> =
+        if shared.Length > 0 then
+            Span(shared, from, length)
+        else
+            fill numbers weight n from (Span(own, 0, length))
+            Span(own, 0, length)
+
+    /// Runs `work first last` for all samples, on as many threads as the native library's operations have.
+    let private inParallel (samples: int) (work: int -> int -> unit) =
+        let threads = torch.get_num_threads ()
+
+        if threads = 1 then
+            work 0 (samples - 1)
+        else
+            // Several for each thread, which the operating system may hold up.
+            let parts = min samples (4 * threads)
+            let options = ParallelOptions(MaxDegreeOfParallelism = threads)
+
+            Parallel.For(0, parts, options, (fun i -> work (samples * i / parts) (samples * (i + 1) / parts - 1)))
+            |> ignore
 
     let inline private forwardOf
         (numbers: Numbers<'v>)
@@ -163,22 +180,25 @@ module private Pass =
         let samples = pairing.PartnerOf.Length
         let size = int (features.numel ()) / samples
         let shared = shared numbers pairing.Weight size
-        let zeros = Array.zeroCreate<'v> (if pairing.Partner.IsNone then size else 0)
+        let zeros = Array.zeroCreate<'v> chunk
 
         inParallel samples (fun first last ->
             let x = MemoryMarshal.Cast<byte, 'v> features.bytes
             let result = MemoryMarshal.Cast<byte, 'v> result.bytes
-            let own = Array.zeroCreate (size - shared.Length)
+            let own = Array.zeroCreate chunk
 
             for n in first..last do
-                let w = weights numbers pairing.Weight shared own n
+                for from in 0..chunk .. size - 1 do
+                    let length = min chunk (size - from)
+                    let w = weights numbers pairing.Weight shared own n from length
 
-                let other =
-                    match pairing.Partner with
-                    | Some partner -> x.Slice(partner[n] * size, size)
-                    | None -> Span zeros
+                    let other =
+                        match pairing.Partner with
+                        | Some partner -> x.Slice(partner[n] * size + from, length)
+                        | None -> Span(zeros, 0, length)
 
-                each (blend multiplyAdd) (Span w) (x.Slice(n * size, size)) other (result.Slice(n * size, size)))
+                    let at = n * size + from
+                    each (blend multiplyAdd) w (x.Slice(at, length)) other (result.Slice(at, length)))
 
     let inline private backwardOf
         (numbers: Numbers<'v>)
@@ -193,34 +213,24 @@ module private Pass =
         inParallel samples (fun first last ->
             let g = MemoryMarshal.Cast<byte, 'v> gradient.bytes
             let result = MemoryMarshal.Cast<byte, 'v> result.bytes
-            let own = Array.zeroCreate (size - shared.Length)
+            let own = Array.zeroCreate chunk
 
             for n in first..last do
-                let sum = result.Slice(n * size, size)
-                let own' = g.Slice(n * size, size)
+                for from in 0..chunk .. size - 1 do
+                    let length = min chunk (size - from)
+                    let sum = result.Slice(n * size + from, length)
+                    let mine = g.Slice(n * size + from, length)
+                    each kept (weights numbers pairing.Weight shared own n from length) mine mine sum
 
-                let others = pairing.PartnerOf[n]
-
-                if shared.Length > 0 && others.Length = 1 then
-                    let other = g.Slice(others[0] * size, size)
-                    each (fun w own other -> given w other (kept w own own)) (Span shared) own' other sum
-                else
-                    each kept (Span(weights numbers pairing.Weight shared own n)) own' own' sum
-
-                    for other in others do
-                        let w = weights numbers pairing.Weight shared own other
-                        each given (Span w) (g.Slice(other * size, size)) sum sum)
+                    for other in pairing.PartnerOf[n] do
+                        let w = weights numbers pairing.Weight shared own other from length
+                        each given w (g.Slice(other * size + from, length)) sum sum)
 
     let forward (pairing: Pairing) (features: torch.Tensor) : torch.Tensor =
         let result = torch.empty_like features
 
         if features.dtype = torch.float32 then
-            forwardOf
-                singles
-                (fun a b c -> Vector.FusedMultiplyAdd(a, b, c): Vector<float32>)
-                pairing
-                features
-                result
+            forwardOf singles (fun a b c -> Vector.FusedMultiplyAdd(a, b, c): Vector<float32>) pairing features result
         else
             forwardOf doubles (fun a b c -> Vector.FusedMultiplyAdd(a, b, c): Vector<float>) pairing features result
 

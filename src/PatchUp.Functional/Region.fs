@@ -364,10 +364,11 @@ module Region =
 
         let painted (paint: Painter) =
             let stride = shape.Channels * shape.Height * shape.Width
-            let bits = Array.create (keys.Length * stride) true
+            let bits = GC.AllocateUninitializedArray<bool>(keys.Length * stride)
+            Array.Fill(bits, true)
 
-            keys
-            |> Array.iteri (fun n key -> paint (Key.stream key) bits (n * stride) shape.Channels)
+            Workers.each (bits.Length > (1 <<< 18)) keys.Length ignore (fun () n ->
+                paint (Key.stream keys[n]) bits (n * stride) shape.Channels)
 
             Mask.hard keys.Length shape bits
 

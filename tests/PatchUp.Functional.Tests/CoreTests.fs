@@ -564,6 +564,53 @@ let private collections =
                       let smoothed = Targets.smooth 0.25 targets
                       expectNear 1e-6 (Array.head (Read.values smoothed.Soft)) (0.75 + 0.25 / 3.0) "smoothed"))) ]
 
+/// Features of several thousand numbers a sample, which no law's are: the numbers are those of a layout in memory that goes another way.
+let private large =
+    [ for text in
+          [ "blocks 7 0.5 |> swap"
+            "perSample (blocks 7 0.5) |> swap |> pairedBy SameClass"
+            "perSample (blocks 7 0.5) |> blendEach (beta 2 2)"
+            "rect (always 0.4) |> blend (always 0.3)"
+            "perSample (rect uniform) |> blendEach uniform |> pairedBy OtherClass"
+            "disc 0.25 0.5 |> swap"
+            "perSample (blocks 7 0.3) |> blank |> rescale Batch" ] do
+          for precision in [ torch.float32; torch.float64 ] do
+              testCase $"{text} in {precision}" (fun () ->
+                  Scope.value (fun () ->
+                      let info =
+                          { BatchInfo.ofShape 5 (shapeOf 6 31 29) with
+                              Labels = Some [| 0; 0; 1; 0; 1 |] }
+
+                      let plan =
+                          match Catalogue.parse text with
+                          | Ok regularizer -> Plan.draw (Key.ofSeed 7) info regularizer
+                          | Error error -> failtest $"{error}"
+
+                      use generator = new torch.Generator(8UL)
+
+                      let features =
+                          torch.randn ([| 5L; 6L; 31L; 29L |], generator = generator, dtype = precision)
+
+                      let upstream =
+                          torch.randn ([| 5L; 6L; 31L; 29L |], generator = generator, dtype = precision)
+
+                      let mixed (arrange: torch.Tensor -> torch.Tensor) =
+                          let features = features.detach().clone().requires_grad_(true)
+                          let result = Plan.applyFeatures plan (arrange features)
+                          result.backward ([| upstream |])
+                          Read.bytes result, Read.values features.grad
+
+                      let found, gradient = mixed id
+
+                      let expected, expectedGradient =
+                          mixed (fun features -> features.transpose(0L, 1L).contiguous().transpose(0L, 1L))
+
+                      Expect.isTrue (found = expected) "the same bits"
+
+                      match Verdict.near "the gradient" 1e-6 1e-6 expectedGradient gradient with
+                      | Verdict.Broken reason -> failtest reason
+                      | _ -> ())) ]
+
 let tests =
     testList
         "core"
@@ -574,5 +621,6 @@ let tests =
           testList "simulation" simulations
           testList "collections" collections
           testList "masks whose draws are given" givenDraws
+          testList "large features" large
           testList "refusals" refusals
           testList "errors of a draw" drawErrors ]
