@@ -194,6 +194,9 @@ module Describe =
             :: (parts
                 |> List.mapi (fun i part -> $"- part {i + 1}:" :: below part)
                 |> List.concat)
+        | Over points ->
+            points
+            |> List.collect (fun (time, part) -> $"At {number time} of training (in proportion between):" :: below part)
         | Choose branches ->
             let total = branches |> List.sumBy fst
 

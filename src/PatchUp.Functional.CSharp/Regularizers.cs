@@ -99,6 +99,15 @@ public static class Regularizers
         RegularizerModule.oneOf(
             ListModule.OfSeq(branches.Select(branch => Tuple.Create(branch.Weight, branch.Regularizer))));
 
+    /// <summary>
+    /// What acts as training goes on, from 0 to 1: at each of these times the regularizer beside it, and between two of them the later one with a
+    /// probability that grows in proportion.
+    /// </summary>
+    /// <exception cref="ArgumentException">There is none, or the times do not lie in [0, 1] or fall.</exception>
+    public static Regularizer Over(params (double Time, Regularizer Regularizer)[] points) =>
+        RegularizerModule.over(
+            ListModule.OfSeq(points.Select(point => Tuple.Create(point.Time, point.Regularizer))));
+
     /// <summary>All of these.</summary>
     /// <exception cref="ArgumentException">An objective is named on a step after which another may change the labels.</exception>
     public static Regularizer Sequence(params Regularizer[] parts) =>

@@ -428,6 +428,12 @@ module Generators =
                       let! weights = Gen.listOfLength parts.Length (Gen.choose (1, 4))
                       return Regularizer.oneOf (List.zip (List.map float weights) parts)
                   }
+                  2,
+                  gen {
+                      let! parts = several
+                      let! times = Gen.listOfLength parts.Length fraction.Generator
+                      return Regularizer.over (List.zip (List.sort times) parts)
+                  }
                   3, Gen.map2 sequenceOf objective.Generator several
                   3, Gen.map2 Regularizer.sometimes fraction.Generator inner ]
 
@@ -448,6 +454,15 @@ module Generators =
 
                     for smaller in shrinkProgram inner do
                         yield Regularizer.oneOf (List.updateAt i (weight, smaller) branches)
+            | Over points ->
+                yield! List.map snd points
+
+                for i in 0 .. points.Length - 1 do
+                    yield Regularizer.over (without i points)
+                    let time, inner = points[i]
+
+                    for smaller in shrinkProgram inner do
+                        yield Regularizer.over (List.updateAt i (time, smaller) points)
             | Sequence parts ->
                 yield! parts
 

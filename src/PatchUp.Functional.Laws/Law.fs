@@ -57,6 +57,7 @@ type Subject =
         Sequence: Regularizer list -> Regularizer
         OneOf: (float * Regularizer) list -> Regularizer
         Sometimes: float -> Regularizer -> Regularizer
+        Over: (float * Regularizer) list -> Regularizer
         /// A method of the catalogue.
         Method: string -> Regularizer
         Show: Regularizer -> string
@@ -104,6 +105,7 @@ module Subject =
           Sequence = Regularizer.sequence
           OneOf = Regularizer.oneOf
           Sometimes = Regularizer.sometimes
+          Over = Regularizer.over
           Method =
             fun name ->
                 match Catalogue.tryFind name with

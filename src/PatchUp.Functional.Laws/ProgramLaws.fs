@@ -111,6 +111,73 @@ module RegularizerLaws =
             "P(sometimes p acts) = p; P(branch) = weight / sum of weights; atAny is uniform"
             (OfLibrary(fun s -> Law.forAll (Arb.fromGen cases) (check s)))
 
+    let overTraining =
+        structural
+            "over training the first comes first, the last last"
+            ("over [t, a; u, b]: up to t what a draws, from u on what b draws; over [t, a; u, a] draws what a draws; "
+             + "over [t, a; t, b] jumps at t")
+            (fun s trial ->
+                let a = trial.Regularizer
+                let b = rect uniform |> swap |> at 1
+                let bits = Key.stream (Key.child 8 trial.Data)
+                let t, u = 0.1 + 0.4 * bits.Float(), 0.6 + 0.4 * bits.Float()
+
+                let drawn progress regularizer =
+                    s.Draw
+                        trial.Key
+                        { Trial.info trial with
+                            Progress = progress }
+                        regularizer
+
+                let same what progress expected over =
+                    Verdict.require (drawn progress over = drawn progress expected) (fun () ->
+                        $"{what}: the plan differs.")
+
+                let ramp = s.Over [ t, a; u, b ]
+
+                [ same "at the beginning" 0.0 a ramp
+                  same "at the first time" t a ramp
+                  same "at the second time" u b ramp
+                  same "at the end" 1.0 b ramp
+                  same "a and a" ((t + u) / 2.0) a (s.Over [ t, a; u, a ])
+                  same "before a jump" (t * 0.99) a (s.Over [ t, a; t, b ])
+                  same "at a jump" t b (s.Over [ t, a; t, b ])
+                  Verdict.equal "one time" a (s.Over [ t, a ]) ]
+                |> Verdict.all)
+
+    let ramps =
+        let check (s: Subject) (share, key) =
+            let draws = 20000
+            let t, u = 0.2, 0.7
+
+            let program =
+                s.Over [ t, everywhere |> swap |> at 0; u, everywhere |> swap |> at 1 ]
+
+            let info =
+                { BatchInfo.ofShape 2 { Channels = 1; Height = 2; Width = 2 } with
+                    Progress = t + share * (u - t) }
+
+            let later =
+                Seq.init draws (fun i -> (s.Draw (Key.child i key) info program).Draws)
+                |> Seq.filter (fun drawn -> drawn.Head.Place = Number 1)
+                |> Seq.length
+
+            Chance.shares $"{share} of the way" [| 1.0 - share; share |] [| draws - later; later |]
+
+        let cases =
+            gen {
+                let! share = Generators.fraction.Generator
+                let! key = Generators.key.Generator
+                return share, key
+            }
+
+        law
+            "over training the later one comes in proportion"
+            (Chance.kind 20000)
+            6
+            "at t + s (u - t), over [t, a; u, b] draws b with probability s"
+            (OfLibrary(fun s -> Law.forAll (Arb.fromGen cases) (check s)))
+
     let sites =
         structural
             "a step acts at its site"
@@ -419,6 +486,8 @@ module RegularizerLaws =
         [ monoid
           certainty
           frequencies
+          overTraining
+          ramps
           sites
           freshAtEachSite
           shapeKept

@@ -157,7 +157,8 @@ module Trial =
     let info (trial: Trial) : BatchInfo =
         { BatchInfo.ofShape trial.Count trial.Shape with
             First = trial.First
-            Labels = Some(labels trial) }
+            Labels = Some(labels trial)
+            Progress = (Key.stream (Key.child 7 trial.Data)).Float() }
         |> depicted (Key.child 6 trial.Data) trial.Shape
 
     /// The size of the features' axes.

@@ -150,11 +150,13 @@ module Notation =
     let private common regularizer =
         match regularizer with
         | Choose [ _, Do _; _, Sequence [] ] -> None
-        | Choose _ ->
+        | Choose _
+        | Over _ ->
             let rec isPlain r =
                 match r with
                 | Do _ -> true
-                | Choose branches -> branches |> List.forall (snd >> isPlain)
+                | Choose branches
+                | Over branches -> branches |> List.forall (snd >> isPlain)
                 | Sequence parts -> parts.IsEmpty
 
             match Regularizer.steps regularizer |> List.map _.Objective |> List.distinct with
@@ -179,11 +181,15 @@ module Notation =
             | _ -> $"{show bare} |> {(objective shared).Value}"
         | None, Do one -> step one
         | None, Choose [ p, inner; q, Sequence [] ] when q = 1.0 - p -> $"{show inner} |> sometimes {number p}"
-        | None, Choose branches ->
-            let branch (weight, r) = $"{number weight}, {show r}"
-            "oneOf [" + String.Join("; ", List.map branch branches) + "]"
+        | None, Choose branches -> $"oneOf [{listed branches}]"
+        | None, Over points -> $"over [{listed points}]"
         | None, Sequence [] -> "identity"
         | None, Sequence parts -> "sequence [" + String.Join("; ", List.map show parts) + "]"
+
+    and private listed (branches: (float * Regularizer) list) : string =
+        branches
+        |> List.map (fun (weight, r) -> $"{number weight}, {show r}")
+        |> String.concat "; "
 
     // ---- parse ----
 
@@ -325,6 +331,7 @@ module Notation =
           "rect"
           "channels"
           "oneOf"
+          "over"
           "sequence"
           "identity" ]
         @ List.map fst granularities
@@ -551,7 +558,7 @@ module Notation =
             | Word word ->
                 let at = position ()
                 opener depth at word
-            | _ -> expected "a region, a method, oneOf, sequence or identity"
+            | _ -> expected "a region, a method, oneOf, over, sequence or identity"
 
         and opener depth at word : Value =
             let known =
@@ -587,13 +594,11 @@ module Notation =
                 | "rect" -> RegionValue(Rect(dist (depth + 1)))
                 | "identity" -> RegularizerValue Regularizer.identity
                 | "oneOf" ->
-                    let branches =
-                        listOf (fun () ->
-                            let weight = float' "a weight"
-                            symbol ","
-                            weight, asRegularizer (pipe (depth + 1)))
-
+                    let branches = branches "a weight" depth
                     RegularizerValue(checking at (fun () -> Regularizer.oneOf branches))
+                | "over" ->
+                    let points = branches "a time of training" depth
+                    RegularizerValue(checking at (fun () -> Regularizer.over points))
                 | "sequence" ->
                     let parts = listOf (fun () -> asRegularizer (pipe (depth + 1)))
                     RegularizerValue(checking at (fun () -> Regularizer.sequence parts))
@@ -613,6 +618,13 @@ module Notation =
                 | None, None ->
                     let names = Seq.append vocabulary.Customs.Keys vocabulary.Named.Keys
                     unknown "a region or a method" (Seq.append openers names) word
+
+        /// Numbers with regularizers, in brackets.
+        and branches what depth : (float * Regularizer) list =
+            listOf (fun () ->
+                let number = float' what
+                symbol ","
+                number, asRegularizer (pipe (depth + 1)))
 
         and modifier depth value : Value =
             let at = position ()

@@ -50,6 +50,21 @@ module Plan =
         |> List.tryFindIndex (fun sum -> target < sum)
         |> Option.defaultValue (weights.Length - 1)
 
+    /// What acts at a time of training: the later of its neighbours where `later` of [0, 1) is below the share of the way to it.
+    let private at (time: float) (later: float) (points: (float * Regularizer) list) : Regularizer =
+        match List.tryFindIndexBack (fun (from, _) -> from <= time) points with
+        | None -> snd points.Head
+        | Some i when i = points.Length - 1 -> snd points[i]
+        | Some i ->
+            let from, until = fst points[i], fst points[i + 1]
+            snd points[if later < (time - from) / (until - from) then i + 1 else i]
+
+    /// How many `over` lie directly within one another, this one included: each chooses by bits of its own.
+    let rec private ramps (regularizer: Regularizer) : int =
+        match regularizer with
+        | Over points -> 1 + (points |> List.map (snd >> ramps) |> List.max)
+        | _ -> 0
+
     let private scale (step: Step) (shape: Shape) (kept: float[]) : float[] =
         let inverse kept = if kept > 0.0 then 1.0 / kept else 0.0
 
@@ -100,6 +115,12 @@ module Plan =
                 let bits = Key.stream (BatchInfo.batchKey info (Key.child 0 key))
                 let chosen = pick bits (List.map fst branches)
                 go (key |> Key.child 1 |> Key.child chosen) (snd branches[chosen])
+            | Over points ->
+                // What acts is drawn with the key of the whole.
+                let later =
+                    (Key.stream (BatchInfo.batchKey info (Key.child (1 + ramps regularizer) key))).Float()
+
+                go key (at info.Progress later points)
             | Sequence parts -> parts |> List.mapi (fun i part -> go (Key.child i key) part) |> List.concat
 
         { Count = info.Count

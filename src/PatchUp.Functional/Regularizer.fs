@@ -17,6 +17,9 @@ type Regularizer =
     | Do of Step
     /// One of these, with probability proportional to its weight.
     | Choose of (float * Regularizer) list
+    /// What acts as training goes on, from 0 to 1: at each of these times the regularizer beside it, and between two of them the later one with a
+    /// probability that grows in proportion.
+    | Over of (float * Regularizer) list
     /// All of these. They act in the order in which the network reaches their sites; at one site, in the list's order.
     | Sequence of Regularizer list
 
@@ -30,7 +33,8 @@ module Regularizer =
     let rec steps (regularizer: Regularizer) : Step list =
         match regularizer with
         | Do step -> [ step ]
-        | Choose branches -> branches |> List.collect (snd >> steps)
+        | Choose branches
+        | Over branches -> branches |> List.collect (snd >> steps)
         | Sequence parts -> parts |> List.collect steps
 
     let internal changesLabels (step: Step) = step.Partner <> Blank
@@ -63,6 +67,7 @@ module Regularizer =
         match regularizer with
         | Do step -> Do(change step)
         | Choose branches -> Choose(branches |> List.map (fun (weight, r) -> weight, map change r))
+        | Over points -> Over(points |> List.map (fun (time, r) -> time, map change r))
         | Sequence parts ->
             let parts = List.map (map change) parts
             checkObjectives parts
@@ -103,6 +108,23 @@ module Regularizer =
 
         oneOf [ probability, regularizer; 1.0 - probability, identity ]
 
+    /// What acts as training goes on (`BatchInfo.Progress`): before the first of these times the first regularizer, after the last the last, and between two of
+    /// them the later one with a probability that grows in proportion. Two at one time make a jump. An ArgumentException unless there is one, and the
+    /// times lie in [0, 1] and do not fall.
+    let over (points: (float * Regularizer) list) : Regularizer =
+        for time, _ in points do
+            if not (time >= 0.0 && time <= 1.0) then
+                invalidArg (nameof points) $"over: the time {time} must lie in [0, 1]."
+
+        for (time, _), (next, _) in List.pairwise points do
+            if next < time then
+                invalidArg (nameof points) $"over: the time {next} stands after {time}; times must not fall."
+
+        match points with
+        | [] -> invalidArg (nameof points) "over: at least one time is needed."
+        | [ _, one ] -> one
+        | several -> Over several
+
     /// A step on this region: a random pair, at the input, one loss at the mixed target.
     let step (partner: Partner) (mix: Mix) (region: Region) : Regularizer =
         Do
@@ -138,6 +160,7 @@ module Regularizer =
         match regularizer with
         | Do step -> Do { step with Objective = objective' }
         | Choose branches -> Choose(branches |> List.map (fun (weight, r) -> weight, objective objective' r))
+        | Over points -> Over(points |> List.map (fun (time, r) -> time, objective objective' r))
         | Sequence parts ->
             match parts |> List.tryFindIndexBack (steps >> List.exists changesLabels) with
             | Some last ->

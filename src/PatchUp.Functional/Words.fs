@@ -142,6 +142,10 @@ let inline oneOf branches =
 /// All of these.
 let sequence parts = Regularizer.sequence parts
 
+/// What acts as training goes on, from 0 to 1: `over [0, identity; 1, dropblock]` begins with nothing, ends with DropBlock, and takes it more and more often between.
+let inline over points =
+    Regularizer.over [ for time, regularizer in points -> float time, regularizer ]
+
 /// With this probability, else nothing.
 let inline sometimes probability regularizer =
     Regularizer.sometimes (float probability) regularizer

@@ -1296,6 +1296,38 @@ let private ofRegularizers =
                 | AnyOf places when places.Length > 1 -> AnyOf(List.take (places.Length - 1) places)
                 | other -> other) ]
       kills
+          RegularizerLaws.overTraining
+          [ "the last first",
+            { core with
+                Over = List.rev >> List.map (fun (t, r) -> 1.0 - t, r) >> Regularizer.over }
+            "at once",
+            { core with
+                Over = fun points -> Over(points |> List.map (fun (_, r) -> 0.0, r)) }
+            "the choice in the keys of what is chosen",
+            { core with
+                Over =
+                    fun points ->
+                        Regularizer.over (
+                            points
+                            |> List.map (fun (t, r) -> t, Choose [ 1.0, r; 0.0, Regularizer.identity ])
+                        ) } ]
+      kills
+          RegularizerLaws.ramps
+          [ "a jump in the middle",
+            { core with
+                Over =
+                    fun points ->
+                        match points with
+                        | [ t, a; u, b ] -> Over [ (t + u) / 2.0, a; (t + u) / 2.0, b ]
+                        | other -> Regularizer.over other }
+            "the square of the share",
+            { core with
+                Over =
+                    fun points ->
+                        match points with
+                        | [ t, a; u, b ] -> Over [ t, a; u, Over [ t, a; u, b ] ]
+                        | other -> Regularizer.over other } ]
+      kills
           RegularizerLaws.sites
           [ "only the first of all sites",
             onSites (fun site ->

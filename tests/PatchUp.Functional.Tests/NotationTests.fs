@@ -58,6 +58,7 @@ let private spellings: (string * Regularizer) list =
       "everywhere |> swap |> terms 0.5 2", everywhere |> swap |> terms 0.5 2
       "everywhere |> swap |> reweighted", everywhere |> swap
       "oneOf [1, everywhere |> swap; 3, identity;]", oneOf [ 1, everywhere |> swap; 3, identity ]
+      "over [0, identity; 0.5, cells 0.5 |> swap] |> twoTerm", over [ 0.0, identity; 0.5, cells 0.5 |> swap |> twoTerm ]
       "sequence [everywhere |> blank; cells 0.5 |> swap]", sequence [ everywhere |> blank; cells 0.5 |> swap ]
       "hard-patchup |> at 3", (Catalogue.tryFind "hard-patchup").Value.Regularizer |> at 3
       "cutmix |> sometimes 0.5", (Catalogue.tryFind "cutmix").Value.Regularizer |> sometimes 0.5 ]
@@ -99,6 +100,8 @@ let private faults =
       "(cells 0.5", 11, "')'"
       "cells 0.5)", 10, "')'"
       "oneOf [1 cells 0.5]", 10, "','"
+      "over [cells 0.5]", 7, "a time of training"
+      "over [0.5, none; 0.2, none]", 1, "must not fall"
       "oneOf [cells 0.5]", 8, "a weight"
       "oneOf []", 8, "a weight"
       "oneOf [0, everywhere]", 1, "positive"
