@@ -115,6 +115,26 @@ type GalleryArguments =
             | Out _ -> "the PNG file to write."
             | Seed _ -> "what the draws follow from (default 2)."
 
+/// `patchup data fetch`
+type FetchArguments =
+    | [<MainCommand; ExactlyOnce>] Name of name: string
+    | [<Unique>] Out of folder: string
+    | [<Unique>] From of address: string
+    | [<Unique>] Stall of seconds: float
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Name _ ->
+                let names = Sources.all |> List.map _.Name |> String.concat ", "
+                $"one of {names}."
+            | Out _ -> "the folder for the files (default: data/NAME; svhn-extra lies with svhn)."
+            | From _ ->
+                "another place that has the files under the same names, such as a mirror in the house; they must be the \
+                 published ones all the same."
+            | Stall _ ->
+                $"seconds without a byte after which a connection is given up (default {Download.patience.Stall})."
+
 [<AutoOpen>]
 module private Shared =
 

@@ -1,6 +1,7 @@
 namespace PatchUp.Repro
 
 open System
+open System.Collections.Generic
 open System.Diagnostics
 open System.IO
 open Spectre.Console
@@ -16,7 +17,7 @@ type Streams =
         IsTerminal: bool
     }
 
-/// How far training is, with its rate and the time left.
+/// How far training and downloads are, with their rate and the time left.
 [<RequireQualifiedAccess>]
 module Following =
 
@@ -79,3 +80,69 @@ module Following =
     let training (streams: Streams) (images: int64) (work: (string -> Advance -> unit) -> unit) : unit =
         let follow = if streams.IsTerminal then drawn else plainly
         follow streams images (fun report -> work (fun run advance -> lock streams (fun () -> report run advance)))
+
+    let private again (file: SourceFile) (reason: string) (seconds: float) =
+        $"{file.Name}: {reason}; going on in {duration seconds}"
+
+    /// A line at a file's start, and at every tenth of it.
+    let private transfersPlainly (streams: Streams) (work: (SourceFile -> Transfer -> unit) -> unit) : unit =
+        let clock = Stopwatch()
+        let mutable current = None // the file, the bytes that were there at its start, and the tenths that were told
+
+        work (fun file transfer ->
+            match transfer, current with
+            | Again(reason, seconds), _ -> streams.Err.WriteLine(again file reason seconds)
+            | Has bytes, Some(name, first, told) when name = file.Name ->
+                let tenths = bytes * 10L / file.Size
+
+                if tenths > told then
+                    let rate = float (bytes - first) / clock.Elapsed.TotalSeconds
+                    let left = duration (float (file.Size - bytes) / rate)
+                    current <- Some(name, first, tenths)
+                    streams.Err.WriteLine $"{name}: {10L * tenths} %%, {rate / 1e6:F1} MB/s, {left} left"
+            | Has bytes, _ ->
+                clock.Restart()
+                current <- Some(file.Name, bytes, bytes * 10L / file.Size)
+
+                let from =
+                    if bytes > 0L then
+                        $", going on at {float bytes / 1e6:F1} MB"
+                    else
+                        ""
+
+                streams.Err.WriteLine $"{file.Name}: {float file.Size / 1e6:F1} MB{from}")
+
+    let private transfersDrawn (streams: Streams) (work: (SourceFile -> Transfer -> unit) -> unit) : unit =
+        let console =
+            AnsiConsole.Create(AnsiConsoleSettings(Out = AnsiConsoleOutput streams.Err))
+
+        let columns: ProgressColumn[] =
+            [| TaskDescriptionColumn(Alignment = Justify.Left)
+               ProgressBarColumn()
+               DownloadedColumn()
+               TransferSpeedColumn()
+               RemainingTimeColumn() |]
+
+        console
+            .Progress()
+            .Columns(columns)
+            .Start(fun context ->
+                let tasks = Dictionary<string, ProgressTask>()
+
+                work (fun file transfer ->
+                    match transfer with
+                    | Again(reason, seconds) -> console.WriteLine(again file reason seconds)
+                    | Has bytes ->
+                        if not (tasks.ContainsKey file.Name) then
+                            tasks[file.Name] <- context.AddTask(Markup.Escape file.Name, maxValue = float file.Size)
+
+                        tasks[file.Name].Value <- float bytes))
+
+    /// Does work that fetches files one after the other and reports how far each is.
+    let transfers (streams: Streams) (work: (SourceFile -> Transfer -> unit) -> unit) : unit =
+        (if streams.IsTerminal then
+             transfersDrawn
+         else
+             transfersPlainly)
+            streams
+            work

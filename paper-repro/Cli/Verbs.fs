@@ -628,6 +628,52 @@ module Verbs =
         finally
             Dataset.dispose dataset
 
+    let private fetch (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<FetchArguments> "data fetch" argv
+        let source = Sources.find (results.GetResult FetchArguments.Name)
+
+        let folder =
+            results.GetResult(FetchArguments.Out, Path.Combine("data", source.Folder))
+
+        let stall = results.GetResult(FetchArguments.Stall, Download.patience.Stall)
+
+        if not (stall >= 0.1 && stall <= 86400.0) then
+            Errors.user $"stall {stall}: it must lie in 0.1 .. 86400 seconds."
+
+        let fetched (file: Fetched) =
+            let how = if file.WasThere then "was there" else "fetched"
+            streams.Out.WriteLine $"{file.Path}  {file.Size} bytes  SHA-256 {file.Sha256}  {how}"
+
+        streams.Err.WriteLine $"{source.Name}: {source.About}. Terms: {source.Terms}."
+
+        Interrupt.during (fun stop ->
+            Following.transfers streams (fun report ->
+                Download.all
+                    { Download.patience with Stall = stall }
+                    stop
+                    report
+                    folder
+                    (results.TryGetResult FetchArguments.From)
+                    source
+                    fetched))
+
+    /// What `patchup data` does with data sets: its words, what each does in a line, and the function.
+    let private dataWords: (string * string * (Streams -> string[] -> unit)) list =
+        [ "fetch", "downloads a data set from where it is published, and checks it", fetch ]
+
+    let private data (streams: Streams) (argv: string[]) =
+        let words = dataWords |> List.map (fun (word, _, _) -> word)
+
+        match List.ofArray argv with
+        | ("--help" | "-h") :: _ ->
+            for word, summary, _ in dataWords do
+                streams.Out.WriteLine $"patchup data {word.PadRight 8}{summary}"
+        | [] -> Errors.user $"""data: a word is needed: {String.Join(", ", words)}."""
+        | word :: rest ->
+            match dataWords |> List.tryFind (fun (name, _, _) -> name = word) with
+            | Some(_, _, run) -> run streams (Array.ofList rest)
+            | None -> Errors.user $"""data: '{word}' is none of its words, which are {String.Join(", ", words)}."""
+
     /// A verb that computes on tensors, for which libtorch must be there.
     let private computing run (streams: Streams) (argv: string[]) =
         Device.prepare ()
@@ -642,6 +688,7 @@ module Verbs =
           "verify", "compares another implementation's numbers with this one's", computing verify
           "draw", "a picture of what a method makes of images", computing draw
           "gallery", "a picture of what every method makes of the same images", computing gallery
+          "data", "fetch data sets", data
           "train", "train a network with a method", computing train
           "predict", "the classes that a trained network finds likeliest for images", computing predict
           "compare", "train networks with several methods and seeds, and compare their test errors", computing compare ]

@@ -17,6 +17,7 @@ let private suite =
           DataModelTests.tests
           ModelTests.tests
           ReproTests.tests
+          FetchTests.tests
           VerdictTests.tests
           DocsTests.tests
           DeviceTests.tests ]
