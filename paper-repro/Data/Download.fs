@@ -7,6 +7,7 @@ open System.Net.Http
 open System.Net.Http.Headers
 open System.Runtime.InteropServices
 open System.Security.Cryptography
+open System.Text
 open System.Threading
 open System.Threading.Tasks
 
@@ -62,14 +63,6 @@ type Fetched =
         WasThere: bool
     }
 
-/// Where the bytes of a part are from, which stands beside it in a file: only that very file is continued.
-type Origin =
-    {
-        Address: string
-        /// The server's ETag, else its Last-Modified.
-        Version: string
-    }
-
 /// Files from the net: whole and verified, or not there.
 [<RequireQualifiedAccess>]
 module Download =
@@ -83,33 +76,39 @@ module Download =
     // What stands in the folder
 
     let private partOf (target: string) = target + ".part"
-    let private originOf (target: string) = target + ".part.json"
+
+    /// A line with the address that the part is from, and a line with the version of the file there: its ETag, else its
+    /// Last-Modified. Only that very file is continued.
+    let private originOf (target: string) = target + ".part.origin"
 
     /// The digits of SHA-256, and those of the checksum's own algorithm.
     let private digest (checksum: Checksum) (stream: Stream) : string * string =
         use sha = IncrementalHash.CreateHash HashAlgorithmName.SHA256
         use md5 = IncrementalHash.CreateHash HashAlgorithmName.MD5
+
+        let hashes =
+            match checksum with
+            | Sha256 _ -> [ sha ]
+            | Md5 _ -> [ sha; md5 ]
+
         let buffer = Array.zeroCreate<byte>(1 <<< 20)
 
         let rec go () =
             let count = stream.Read buffer
 
             if count > 0 then
-                sha.AppendData(buffer, 0, count)
-                md5.AppendData(buffer, 0, count)
+                for hash in hashes do
+                    hash.AppendData(buffer, 0, count)
+
                 go ()
 
         go ()
 
-        let digits (hash: IncrementalHash) =
-            Convert.ToHexStringLower(hash.GetHashAndReset())
+        let digits =
+            hashes
+            |> List.map (fun hash -> Convert.ToHexStringLower(hash.GetHashAndReset()))
 
-        let sha256 = digits sha
-
-        sha256,
-        match checksum with
-        | Sha256 _ -> sha256
-        | Md5 _ -> digits md5
+        List.head digits, List.last digits
 
     /// SHA-256 of a stream that is the file, or what is wrong with it.
     let private judge (file: SourceFile) (stream: Stream) : Result<string, string> =
@@ -142,6 +141,13 @@ module Download =
                 Errors.user
                     $"{target}: another file has this name: {reason}; move it away, or give another folder with --out."
 
+    /// EWOULDBLOCK.
+    let private isLocked (error: IOException) = error.HResult = 11
+
+    /// ENOSPC and EDQUOT.
+    let private isFull (error: IOException) =
+        error.HResult = 28 || error.HResult = 122
+
     /// The part, which no other process has open; a UserError where one has.
     let private openPart (target: string) : FileStream =
         let part = partOf target
@@ -156,13 +162,9 @@ module Download =
         with
         | :? UnauthorizedAccessException ->
             Errors.user $"{part}: it may not be written; check the folder's permissions."
-        | :? IOException as error when error.Message.Contains "another process" ->
+        | :? IOException as error when isLocked error ->
             Errors.user $"{part}: another process is fetching this file; wait until it is done."
         | :? IOException as error -> Errors.user $"{part}: it cannot be written ({error.Message})"
-
-    /// ENOSPC and EDQUOT.
-    let private isFull (error: IOException) =
-        error.HResult = 28 || error.HResult = 122
 
     // What the server says
 
@@ -176,12 +178,12 @@ module Download =
     let private isTag (version: string) = version.StartsWith '"'
 
     /// Whether a partial response goes on where the part ends, and is of the same version as far as it says.
-    let private continues (file: SourceFile) (there: int64) (origin: Origin) (response: HttpResponseMessage) =
+    let private continues (file: SourceFile) (there: int64) (version: string) (response: HttpResponseMessage) =
         let range = response.Content.Headers.ContentRange
 
         let sameVersion =
             match versionOf response with
-            | Some version when isTag version = isTag origin.Version -> version = origin.Version
+            | Some said when isTag said = isTag version -> said = version
             | _ -> true
 
         not (isNull range)
@@ -256,28 +258,27 @@ module Download =
         | :? UnauthorizedAccessException as error -> fail $"it cannot be written ({error.Message})"
 
     /// How many bytes are there to go on from, and what of.
-    let private resumable (job: Job) : (int64 * Origin) option =
+    let private resumable (job: Job) : (int64 * string) option =
         let path = originOf job.Target
         let there = job.Part.Length
 
         if 0L < there && there <= job.File.Size && File.Exists path then
-            Errors.reading path (fun () -> File.ReadAllText path)
-            |> Json.tryRead<Origin>
-            |> Option.filter (fun origin -> origin.Address = job.Address.AbsoluteUri)
-            |> Option.map (fun origin -> there, origin)
+            match Errors.reading path (fun () -> File.ReadAllLines path) with
+            | [| address; version |] when address = job.Address.AbsoluteUri -> Some(there, version)
+            | _ -> None
         else
             None
 
-    let private request (address: Uri) (resume: (int64 * Origin) option) : HttpRequestMessage =
+    let private request (address: Uri) (resume: (int64 * string) option) : HttpRequestMessage =
         let message = new HttpRequestMessage(HttpMethod.Get, address)
         // Some servers refuse programs without a name.
         message.Headers.UserAgent.ParseAdd "patchup"
         message.Headers.AcceptEncoding.ParseAdd "identity"
 
         match resume with
-        | Some(there, origin) ->
+        | Some(there, version) ->
             message.Headers.Range <- RangeHeaderValue(Nullable there, Nullable())
-            message.Headers.TryAddWithoutValidation("If-Range", origin.Version) |> ignore
+            message.Headers.TryAddWithoutValidation("If-Range", version) |> ignore
         | None -> ()
 
         message
@@ -302,7 +303,7 @@ module Download =
     let rec private ask
         (client: HttpClient)
         (stop: CancellationToken)
-        (resume: (int64 * Origin) option)
+        (resume: (int64 * string) option)
         (hops: int)
         (address: Uri)
         : Task<HttpResponseMessage> =
@@ -356,17 +357,15 @@ module Download =
 
     let private remember (job: Job) (version: string) =
         try
-            Json.write
-                (originOf job.Target)
-                { Address = job.Address.AbsoluteUri
-                  Version = version }
+            Errors.writing (originOf job.Target) (fun stream ->
+                stream.Write(Encoding.UTF8.GetBytes $"{job.Address.AbsoluteUri}\n{version}\n"))
         with UserError message ->
             raise (RunFailed message)
 
     let private answered
         (job: Job)
         (limit: CancellationTokenSource)
-        (resume: (int64 * Origin) option)
+        (resume: (int64 * string) option)
         (response: HttpResponseMessage)
         : Task<Ending> =
         let length = Option.ofNullable response.Content.Headers.ContentLength
@@ -378,7 +377,7 @@ module Download =
             clear job
             versionOf response |> Option.iter (remember job)
             append job limit response
-        | HttpStatusCode.PartialContent, Some(there, origin) when continues job.File there origin response ->
+        | HttpStatusCode.PartialContent, Some(there, version) when continues job.File there version response ->
             append job limit response
         | HttpStatusCode.PartialContent, _ -> Task.FromResult(Anew "the server sent another part than it was asked for")
         | HttpStatusCode.RequestedRangeNotSatisfiable, Some _ -> Task.FromResult(Anew "the server's file has changed")

@@ -313,7 +313,7 @@ let private resuming =
                       else
                           honest tag content None connection)
                   (fun folder address asked ->
-                      fetchWith { quick with Stall = 0.5; Attempts = 8 } file folder address |> ignore
+                      fetchWith { quick with Stall = 1.0; Attempts = 8 } file folder address |> ignore
 
                       whole folder
                       Expect.equal (asked () |> List.map start |> List.item 1) (Some half) "it goes on"))
@@ -323,7 +323,7 @@ let private resuming =
                   let message = failed (fun () -> fetch folder address)
                   Expect.stringContains message "4000 of 300000 bytes are kept" "how much"
                   Expect.stringContains message "after 4 attempts" "how often"
-                  Expect.equal (names folder) [ "toy.bin.part"; "toy.bin.part.json" ] "the part alone"
+                  Expect.equal (names folder) [ "toy.bin.part"; "toy.bin.part.origin" ] "the part alone"
 
                   failed (fun () -> fetch folder address) |> ignore
                   Expect.equal (asked () |> List.map start |> List.item 4) (Some 4000) "it goes on"))
@@ -338,11 +338,11 @@ let private resuming =
                       whole folder)))
 
           testCase "parts that nothing is known of are not gone on with" (fun () ->
-              for origin in [ None; Some "{}"; Some "{" ] do
+              for origin in [ None; Some ""; Some "x"; Some "x\ny\n" ] do
                   against (honest tag content None) (fun folder address asked ->
                       let part = Path.Combine(folder, "toy.bin.part")
                       File.WriteAllBytes(part, content[..999])
-                      origin |> Option.iter (fun text -> File.WriteAllText(part + ".json", text))
+                      origin |> Option.iter (fun text -> File.WriteAllText(part + ".origin", text))
                       fetch folder address |> ignore
                       Expect.isNone (start (asked ()).Head) "from the start"
                       whole folder))
@@ -639,7 +639,32 @@ let private program =
 
     testList
         "patchup data fetch"
-        [ testCase "the list of data sets" (fun () ->
+        [ testCase "progress is told in lines" (fun () ->
+              use err = new StringWriter()
+
+              Following.transfers
+                  { Out = TextWriter.Null
+                    Err = err
+                    IsTerminal = false }
+                  (fun report ->
+                      for bytes in [ 0L; 20_000L; 31_000L; 32_000L ] do
+                          report file (Has bytes)
+
+                      report file (Again("the connection ended", 2.0))
+                      report file (Has 10_000L)
+                      report file (Has 300_000L)
+                      report { file with Name = "next.bin" } (Has 150_000L))
+
+              match err.ToString().TrimEnd().Split(Environment.NewLine) with
+              | [| first; tenth; again; last; next |] ->
+                  Expect.equal first "toy.bin: 0.3 MB" "the start"
+                  Expect.stringStarts tenth "toy.bin: 10 %, " "a tenth"
+                  Expect.equal again "toy.bin: the connection ended; going on in 2 s" "a break"
+                  Expect.stringStarts last "toy.bin: 100 %, " "the end"
+                  Expect.equal next "next.bin: 0.3 MB, going on at 0.1 MB" "another file"
+              | lines -> failtest $"%A{lines}")
+
+          testCase "the list of data sets" (fun () ->
               for source in Sources.all do
                   Expect.equal (Sources.find source.Name) source "by name"
                   Expect.isNonEmpty source.Files "files"
@@ -663,6 +688,7 @@ let private program =
                   |> List.collect (fun source -> [ for one in source.Files -> source.Folder, one.Name ])
 
               Expect.equal (List.distinct places) places "no two files at one place"
+
               Expect.equal (Sources.all |> List.map _.Name) (Sources.all |> List.map _.Name |> List.sort) "in order")
 
           testCase "a mirror's addresses" (fun () ->
