@@ -27,7 +27,7 @@ type private Connection =
         /// How many requests came before.
         Number: int
         Stream: NetworkStream
-        /// Waits until the test is over.
+        /// Waits until the test is over, or so long that it has failed.
         Hang: unit -> unit
     }
 
@@ -73,7 +73,7 @@ let private serving (answer: Connection -> unit) (test: string -> (unit -> Asked
                     { Asked = request
                       Number = number
                       Stream = stream
-                      Hang = over.Wait }
+                      Hang = fun () -> over.Wait(TimeSpan.FromSeconds 20.0) |> ignore }
         with
         | :? IOException
         | :? SocketException -> () // the client is gone
@@ -313,8 +313,9 @@ let private resuming =
                       else
                           honest tag content None connection)
                   (fun folder address asked ->
+                      let clock = Stopwatch.StartNew()
                       fetchWith { quick with Stall = 1.0; Attempts = 8 } file folder address |> ignore
-
+                      Expect.isLessThan clock.Elapsed.TotalSeconds 15.0 "it gave up waiting"
                       whole folder
                       Expect.equal (asked () |> List.map start |> List.item 1) (Some half) "it goes on"))
 
@@ -566,7 +567,7 @@ let private refusing =
               against
                   (fun connection ->
                       asked.Set()
-                      go.Wait()
+                      go.Wait(TimeSpan.FromSeconds 10.0) |> ignore
                       honest tag content None connection)
                   (fun folder address _ ->
                       let first = System.Threading.Tasks.Task.Run(fun () -> fetch folder address)
