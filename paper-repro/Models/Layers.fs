@@ -98,17 +98,23 @@ module internal Layers =
     let sequential (parts: (string * Module) list) : Module =
         composite "Sequential" parts (fun x -> (x, parts) ||> List.fold (fun x (_, part) -> part.call x))
 
-    /// A square convolution without biases that keeps the map's size at stride 1.
-    let conv (device: torch.Device) (channels: int) (width: int) (kernel: int) (stride: int) : Module =
+    let private convolution bias (device: torch.Device) (channels: int) (width: int) (kernel: int) (stride: int) : Module =
         torch.nn.Conv2d(
             int64 channels,
             int64 width,
             int64 kernel,
             int64 stride,
             padding = int64 (kernel / 2),
-            bias = false,
+            bias = bias,
             device = device
         )
+
+    /// A square convolution without biases that keeps the map's size at stride 1.
+    let conv: torch.Device -> int -> int -> int -> int -> Module = convolution false
+
+    /// The same with biases; TorchSharp leaves a tensor behind when it makes one.
+    let biasedConv (device: torch.Device) (channels: int) (width: int) (kernel: int) (stride: int) : Module =
+        Scope.value (fun () -> convolution true device channels width kernel stride)
 
     /// Batch normalisation that starts with scale 1 and shift 0.
     let norm (device: torch.Device) (channels: int) : Module =

@@ -16,25 +16,13 @@ type WideResNetFlavour =
 [<RequireQualifiedAccess>]
 module WideResNet =
 
-    /// A convolution with biases; TorchSharp leaves a tensor behind when it makes one.
-    let private biased (device: torch.Device) (channels: int) (width: int) (kernel: int) (stride: int) : Layers.Module =
-        Scope.value (fun () ->
-            torch.nn.Conv2d(
-                int64 channels,
-                int64 width,
-                int64 kernel,
-                int64 stride,
-                padding = int64 (kernel / 2),
-                device = device
-            ))
-
     /// conv2(relu(bn2(conv1(relu(bn1 x))))) + shortcut, where the shortcut is x, or, where the shape changes, a 1x1
     /// convolution of x.
     let private block2020 (device: torch.Device) (channels: int) (width: int) (stride: int) : Layers.Module =
         let bn1 = Layers.norm device channels
-        let conv1 = biased device channels width 3 1
+        let conv1 = Layers.biasedConv device channels width 3 1
         let bn2 = Layers.norm device width
-        let conv2 = biased device width width 3 stride
+        let conv2 = Layers.biasedConv device width width 3 stride
         let parts = [ "bn1", bn1; "conv1", conv1; "bn2", bn2; "conv2", conv2 ]
 
         let run (shortcut: torch.Tensor -> torch.Tensor) (x: torch.Tensor) =
@@ -44,7 +32,7 @@ module WideResNet =
         if stride = 1 && channels = width then
             Layers.composite "Block" parts (run id)
         else
-            let shortcut = Layers.sequential [ "0", biased device channels width 1 stride ]
+            let shortcut = Layers.sequential [ "0", Layers.biasedConv device channels width 1 stride ]
             Layers.composite "Block" (parts @ [ "shortcut", shortcut ]) (run shortcut.call)
 
     let private build name sections count flavour (device: torch.Device) (settings: NetworkSettings) =
@@ -53,7 +41,7 @@ module WideResNet =
         let conv, block, momentum =
             match flavour with
             | Published -> Layers.conv, Layers.preActivated, 0.1
-            | Paper2020 -> biased, block2020, 0.9
+            | Paper2020 -> Layers.biasedConv, block2020, 0.9
 
         let conv1 = conv device 3 sections.Head.Channels 3 settings.Stride
         let stages = Layers.stages (block device) [ count; count; count ] sections
