@@ -7,6 +7,10 @@ open System.IO
 exception UserError of string with
     override this.Message = this.Data0
 
+/// Work that was asked to stop, and did: the message is one line that says what is kept.
+exception Interrupted of string with
+    override this.Message = this.Data0
+
 [<RequireQualifiedAccess>]
 module Errors =
 

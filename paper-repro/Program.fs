@@ -35,8 +35,19 @@ let private dispatch (streams: Streams) (argv: string[]) =
 
             Errors.user $"""'{verb}' is not a verb{hint}; the verbs are {String.Join(", ", names)}."""
 
-/// Runs a command line. The exit code is 0, 2 for what the user can put right, 1 for a run that failed, or 130 for one that
-/// Ctrl-C stopped; then `Err` has one line that says why.
+/// An argument as a shell takes it.
+let private quoted (argument: string) =
+    let isPlain c =
+        Char.IsAsciiLetterOrDigit c || "-_./,:=+@%".Contains c
+
+    if argument <> "" && Seq.forall isPlain argument then
+        argument
+    else
+        let inner = argument.Replace("'", "'\\''")
+        $"'{inner}'"
+
+/// Runs a command line. The exit code is 0, 2 for what the user can put right, 1 for a run that failed, or 130 or 143 for what SIGINT or
+/// SIGTERM stopped; then `Err` has one line that says why.
 let run (streams: Streams) (argv: string[]) : int =
     let fail code (message: string) =
         streams.Err.WriteLine $"""patchup: {message.ReplaceLineEndings " "}"""
@@ -51,7 +62,9 @@ let run (streams: Streams) (argv: string[]) : int =
         0
     | UserError message -> fail 2 message
     | RunFailed message -> fail 1 message
-    | Interrupted message -> fail 130 message
+    | Signalled(code, message) ->
+        let command = argv |> Array.map quoted |> String.concat " "
+        fail code $"{message}; to go on: patchup {command}"
     | error ->
         let cause = error.GetBaseException()
         fail 1 $"an unforeseen fault, {cause.GetType().Name}: {cause.Message.Split('\n')[0]}"

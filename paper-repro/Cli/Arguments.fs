@@ -210,6 +210,8 @@ type CompareArguments =
 type TrainingArguments =
     | [<Unique>] Data of path: string
     | [<Unique>] Out of folder: string
+    | [<Unique>] Config of file: string
+    | [<Unique>] Preset of name: string
     | [<Unique>] Train_Per_Class of images: int
     | [<Unique>] Test_Per_Class of images: int
     | [<Unique>] Model of name: string
@@ -217,11 +219,17 @@ type TrainingArguments =
     | [<Unique>] Epochs of int
     | [<Unique>] Batch_Size of images: int
     | [<Unique>] Learning_Rate of float
+    | [<Unique>] Schedule of name: string
+    | [<Unique>] Warmup of epochs: float
+    | [<Unique>] Clip_Norm of norm: float
+    | [<Unique>] Ema of decay: float
     | [<Unique>] Loss of name: string
     | [<Unique>] Label_Smoothing of amount: float
     | [<Unique>] Clean_Loss of weight: float
     | [<Unique>] Threads of int
     | [<Unique>] Device of name: string
+    | [<Unique>] Checkpoint_Every of steps: int
+    | TensorBoard
     | Json
 
     /// Where results are written.
@@ -238,6 +246,16 @@ type TrainingArguments =
             | Out _ ->
                 $"the folder for results; runs found finished there are not done again (default \
                   {TrainingArguments.DefaultOut})."
+            | Config _ ->
+                "a JSON file of a configuration, or of a record, which contains one: what it names is taken instead of the \
+                 defaults, and options on the command line instead of it."
+            | Preset _ ->
+                let presets =
+                    Config.presets
+                    |> List.map (fun (name, what) -> $"{name}, {what}")
+                    |> String.concat "; "
+
+                $"a published schedule: {presets}."
             | Train_Per_Class _ ->
                 $"training images of each class, a tenth of which is held out for validation (default \
                   {standard.TrainPerClass})."
@@ -248,8 +266,17 @@ type TrainingArguments =
                   {standard.Width.Value})."
             | Epochs _ -> $"passes over the training images (default {standard.Epochs})."
             | Batch_Size _ -> $"images a step (default {standard.BatchSize})."
-            | Learning_Rate _ ->
-                $"of the first epoch; divided by ten at 1/2 and at 3/4 of the epochs (default {standard.LearningRate})."
+            | Learning_Rate _ -> $"the highest of the run (default {standard.LearningRate})."
+            | Schedule _ ->
+                let names = String.concat ", " Config.schedules
+
+                $"how the learning rate goes, one of {names} (default {standard.Schedule}: divided by ten at 1/2 and at 3/4 of \
+                  the epochs)."
+            | Warmup _ -> "epochs, or part of one, in which the learning rate rises in a line from zero (default 0)."
+            | Clip_Norm _ -> "the largest norm of all gradients together; larger ones are shrunk to it (default: any)."
+            | Ema _ ->
+                "the decay of a moving average of the weights, such as 0.999, which then is what is validated, tested and \
+                 written (default: none)."
             | Loss _ ->
                 let names = Config.losses |> List.map fst |> String.concat ", "
                 $"one of {names} (default: the method's own, which is {standard.Loss} for a line of notation)."
@@ -262,6 +289,10 @@ type TrainingArguments =
                 $"of the native library in each run; results depend on it in their last bits (default \
                   {standard.Threads})."
             | Device _ -> $"{deviceUsage} Results depend on it in their last bits."
+            | Checkpoint_Every _ ->
+                $"steps after which a run's state is written, from which the same command goes on if it is stopped or killed \
+                  (default: about every {Control.secondsBetween} seconds); results do not depend on it."
+            | TensorBoard -> "write numbers and pictures for TensorBoard."
             | Json -> "print JSON instead of a table; progress goes to standard error in any case."
 
 /// The command line's words.
@@ -335,25 +366,6 @@ module Arguments =
         with :? ArguParseException as error ->
             refuse verb (optionsOf own @ optionsOf shared) error
 
-    /// The configuration that the shared arguments ask for; method, data and seed are still to be named.
-    let config (training: ParseResults<TrainingArguments>) : Config =
-        let standard = Config.standard
-        let model = training.GetResult(TrainingArguments.Model, standard.Model)
-
-        { standard with
-            LabelSmoothing = training.GetResult(Label_Smoothing, standard.LabelSmoothing)
-            TrainPerClass = training.GetResult(Train_Per_Class, standard.TrainPerClass)
-            TestPerClass = training.GetResult(Test_Per_Class, standard.TestPerClass)
-            Model = model
-            Width =
-                training.TryGetResult TrainingArguments.Width
-                |> Option.orElse ((Architectures.find model).Width |> Option.bind (fun _ -> standard.Width))
-            Epochs = training.GetResult(Epochs, standard.Epochs)
-            BatchSize = training.GetResult(Batch_Size, standard.BatchSize)
-            LearningRate = training.GetResult(Learning_Rate, standard.LearningRate)
-            Threads = training.GetResult(Threads, standard.Threads)
-            Device = Device.choose (training.GetResult(TrainingArguments.Device, Device.names.Head)) }
-
     /// The parts between the commas that stand in no parentheses, brackets or quotation marks, trimmed.
     let splitAtTopLevel (text: string) : string list =
         let step (depth: int, quoted: bool, part: string, parts: string list) (c: char) =
@@ -393,3 +405,81 @@ module Arguments =
         match names |> List.countBy id |> List.tryFind (fun (_, count) -> count > 1) with
         | Some(name, _) -> Errors.user $"the method \"{name}\" is listed twice; list it once."
         | None -> List.map method' names
+
+    /// The configuration of a file: its method and its network's width are whole where it names one part of them.
+    let private configOf (path: string) : Config =
+        let config, named = Config.read path
+        let has = named.Contains
+
+        let config =
+            { config with
+                Device = (if has "device" then config.Device else Device.names.Head) }
+
+        let config =
+            if has "model" && not (has "width") then
+                { config with
+                    Width = (Architectures.find config.Model).Width |> Option.bind (fun _ -> config.Width) }
+            else
+                config
+
+        if has "method" || has "notation" then
+            let method' = method' (if has "method" then config.Method else config.Notation)
+            let whole = Config.withMethod method' config
+
+            if has "notation" && config.Notation <> whole.Notation then
+                Errors.user
+                    $"{path}: {method'.Name} is \"{whole.Notation}\" here, and not the file's notation; leave out one of the two."
+
+            { whole with
+                Loss = (if has "loss" then config.Loss else whole.Loss)
+                CleanLoss =
+                    (if has "cleanLoss" then
+                         config.CleanLoss
+                     else
+                         whole.CleanLoss) }
+        else
+            config
+
+    /// The configuration that the shared arguments ask for; where they name no file, method, data and seed are still to
+    /// be named.
+    let config (training: ParseResults<TrainingArguments>) : Config =
+        let given =
+            training.TryGetResult TrainingArguments.Config
+            |> Option.map configOf
+            |> Option.defaultValue
+                { Config.standard with
+                    Device = Device.names.Head }
+
+        let model = training.GetResult(TrainingArguments.Model, given.Model)
+
+        let width =
+            if model = given.Model then
+                given.Width
+            else
+                (Architectures.find model).Width
+                |> Option.bind (fun _ -> given.Width |> Option.orElse Config.standard.Width)
+
+        let based =
+            { given with
+                Model = model
+                Width = width }
+
+        let based =
+            training.TryGetResult Preset
+            |> Option.map (fun name -> Config.withPreset name based)
+            |> Option.defaultValue based
+
+        { based with
+            LabelSmoothing = training.GetResult(Label_Smoothing, based.LabelSmoothing)
+            TrainPerClass = training.GetResult(Train_Per_Class, based.TrainPerClass)
+            TestPerClass = training.GetResult(Test_Per_Class, based.TestPerClass)
+            Width = training.TryGetResult TrainingArguments.Width |> Option.orElse based.Width
+            Epochs = training.GetResult(Epochs, based.Epochs)
+            BatchSize = training.GetResult(Batch_Size, based.BatchSize)
+            LearningRate = training.GetResult(Learning_Rate, based.LearningRate)
+            Schedule = training.GetResult(Schedule, based.Schedule)
+            Warmup = training.GetResult(Warmup, based.Warmup)
+            ClipNorm = training.GetResult(Clip_Norm, based.ClipNorm)
+            EmaDecay = training.GetResult(Ema, based.EmaDecay)
+            Threads = training.GetResult(Threads, based.Threads)
+            Device = Device.choose (training.GetResult(TrainingArguments.Device, based.Device)) }

@@ -35,15 +35,23 @@ module Following =
         $"{run}: epoch {epoch.Epoch}, loss {epoch.TrainLoss:F3}, expected accuracy under mixing \
           {epoch.ExpectedAccuracyUnderMixing:F1} %%, validation error {epoch.ValidationError:F1} %%"
 
+    let private resumed (run: string) (history: Epoch list) =
+        $"{run}: goes on from its checkpoint, in epoch {history.Length + 1}"
+
     let private plainly (streams: Streams) (images: int64) (work: (string -> Advance -> unit) -> unit) : unit =
         let clock = Stopwatch.StartNew()
         let seen = ref 0L
+        let before = ref 0L
 
         let report run advance =
             match advance with
+            | Resumed(count, history) ->
+                seen.Value <- seen.Value + count
+                before.Value <- before.Value + count
+                streams.Err.WriteLine(resumed run history)
             | Stepped count -> seen.Value <- seen.Value + int64 count
             | EpochDone epoch ->
-                let rate = float seen.Value / clock.Elapsed.TotalSeconds
+                let rate = float (seen.Value - before.Value) / clock.Elapsed.TotalSeconds
                 let left = duration (float (images - seen.Value) / rate)
                 streams.Err.WriteLine $"{line run epoch}, {rate:F0} images/s, {left} left"
 
@@ -66,12 +74,17 @@ module Following =
             .Columns(columns)
             .Start(fun context ->
                 let task = context.AddTask("training", maxValue = float images)
+                let before = ref 0.0
 
                 work (fun run advance ->
                     match advance with
+                    | Resumed(count, history) ->
+                        before.Value <- before.Value + float count
+                        task.Increment(float count)
+                        console.WriteLine(resumed run history)
                     | Stepped count -> task.Increment(float count)
                     | EpochDone epoch ->
-                        let rate = task.Value / clock.Elapsed.TotalSeconds
+                        let rate = (task.Value - before.Value) / clock.Elapsed.TotalSeconds
                         task.Description <- $"{rate:F0} images/s"
                         console.WriteLine(line run epoch)))
 

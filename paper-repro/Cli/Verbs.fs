@@ -4,6 +4,8 @@ open System
 open System.Collections.Concurrent
 open System.IO
 open System.Runtime.ExceptionServices
+open System.Text.Json.Nodes
+open System.Threading
 open System.Threading.Tasks
 open Argu
 open PatchUp.Functional
@@ -437,6 +439,16 @@ module Verbs =
         try
             let taken = Dataset.take config.TrainPerClass config.TestPerClass all
 
+            if
+                path.IsNone
+                && config.Fingerprint <> ""
+                && config.Fingerprint <> taken.Fingerprint
+            then
+                Dataset.dispose taken
+
+                Errors.user
+                    $"the configuration is for the data {config.Data}, of which these are not the images; name it with --data."
+
             { config with
                 Data = taken.Name
                 Fingerprint = taken.Fingerprint },
@@ -455,88 +467,6 @@ module Verbs =
         with :? AggregateException as error ->
             ExceptionDispatchInfo.Throw error.InnerExceptions[0]
 
-    /// One run for each configuration; finished ones are read from the results folder. Gives the records in the
-    /// configurations' order.
-    let private runs
-        (streams: Streams)
-        (out: string)
-        (jobs: int)
-        (configs: Config list)
-        (dataset: Dataset)
-        : Record list =
-        // Everything that can be refused is refused before the first image is trained on.
-        for config in configs do
-            Trainer.check config dataset
-
-        for folder in [ "records"; "timings"; "weights" ] do
-            Records.prepare out folder |> ignore
-
-        let warn (message: string) =
-            streams.Err.WriteLine $"patchup: warning: {message}"
-
-        let missing =
-            configs |> List.filter (fun config -> (Records.tryFind warn out config).IsNone)
-
-        let images =
-            int64 (missing.Length * configs.Head.Epochs)
-            * int64 (Trainer.trainingImages configs.Head dataset)
-
-        if missing.Length < configs.Length then
-            streams.Err.WriteLine $"{configs.Length - missing.Length} of {configs.Length} runs are finished already."
-
-        let train report (config: Config) =
-            let trained =
-                Trainer.run (report $"{config.Method}, seed {config.Seed}") config dataset
-
-            try
-                Records.write out dataset trained
-            finally
-                Model.dispose trained.Model
-
-        if not missing.IsEmpty then
-            Following.training streams images (fun report -> inParallel jobs (train report) missing)
-
-        configs |> List.map (fun config -> (Records.tryFind ignore out config).Value)
-
-    /// The configuration of a method where the user did not choose another loss.
-    let private forMethod (training: ParseResults<TrainingArguments>) (config: Config) (method': Method) : Config =
-        let config = Config.withMethod method' config
-
-        { config with
-            Config.Loss = training.GetResult(TrainingArguments.Loss, config.Loss)
-            Config.CleanLoss = training.GetResult(Clean_Loss, config.CleanLoss) }
-
-    let private train (streams: Streams) (argv: string[]) =
-        let own, training = Arguments.parseTraining<TrainArguments> "train" argv
-
-        let method' =
-            own.GetResult(TrainArguments.Method, Config.standard.Method)
-            |> Arguments.method'
-
-        let out = training.GetResult(TrainingArguments.Out, TrainingArguments.DefaultOut)
-
-        let config =
-            { forMethod training (Arguments.config training) method' with
-                Seed = own.GetResult(TrainArguments.Seed, Config.standard.Seed) }
-
-        Config.check config
-        let config, dataset = load (training.TryGetResult TrainingArguments.Data) config
-
-        try
-            let record = runs streams out 1 [ config ] dataset |> List.head
-
-            if training.Contains TrainingArguments.Json then
-                streams.Out.WriteLine(Json.show record)
-            else
-                streams.Out.WriteLine
-                    $"{config.Method}, seed {config.Seed}: test error {record.TestError:F2} %%, test NLL \
-                      {record.TestNll:F3}, from epoch {record.BestEpoch} of {config.Epochs}, the best by validation"
-
-                streams.Out.WriteLine $"record   {Records.recordPath out config}"
-                streams.Out.WriteLine $"weights  {Records.weightsPath out config}"
-        finally
-            Dataset.dispose dataset
-
     /// The first training image of each of the first eight classes, named by class.
     let private examples (dataset: Dataset) : (string * Pixels) list =
         [ for label in 0 .. min 8 dataset.Classes.Length - 1 do
@@ -550,6 +480,177 @@ module Verbs =
 
     /// With it, PatchUp's first draws in a sheet are blocks rather than rectangles.
     let private pictureSeed = 2
+
+    /// What the configurations have in common, in a line.
+    let private announce (streams: Streams) (configs: Config list) =
+        let read (config: Config) =
+            JsonNode.Parse(Json.line config).AsObject()
+
+        let first = read configs.Head
+
+        for other in configs.Tail do
+            for KeyValue(key, value) in List.ofSeq (read other) do
+                if not (JsonNode.DeepEquals(first[key], value)) then
+                    first.Remove key |> ignore
+
+        streams.Err.WriteLine $"configuration {Json.line first}"
+
+    /// How runs are done, beside their configurations.
+    type private Manner =
+        { Out: string
+          Jobs: int
+          CheckpointEvery: int option
+          TensorBoard: bool }
+
+    let private manner (training: ParseResults<TrainingArguments>) jobs : Manner =
+        let steps = training.TryGetResult Checkpoint_Every
+
+        if steps |> Option.exists (fun steps -> steps < 1) then
+            Errors.user $"checkpoint every {steps.Value} steps: at least one step must lie between two."
+
+        { Out = training.GetResult(TrainingArguments.Out, TrainingArguments.DefaultOut)
+          Jobs = jobs
+          CheckpointEvery = steps
+          TensorBoard = training.Contains TensorBoard }
+
+    /// The method of a configuration, as it is drawn.
+    let private methodOf (config: Config) : Method =
+        { Name = config.Method
+          Regularizer = Setup.regularizer config
+          Loss = Setup.loss config
+          CleanLoss = config.CleanLoss
+          Paper = "" }
+
+    /// Trains a configuration, of which this process has the checkpoints, and writes its files.
+    let private trainOne
+        manner
+        (dataset: Dataset)
+        (stop: CancellationToken)
+        report
+        (config: Config)
+        (folder: CheckpointFolder)
+        : unit =
+        let board =
+            if manner.TensorBoard then
+                TensorBoard.following (Records.tensorBoardPath manner.Out config) (fun path ->
+                    Picture.sheet path [ methodOf config ] 3 pictureSeed (examples dataset))
+            else
+                ignore
+
+        let notify advance =
+            Log.follow (Records.logPath manner.Out config) advance
+            board advance
+            report $"{config.Method}, seed {config.Seed}" advance
+
+        let trained =
+            Trainer.run
+                { Notify = notify
+                  IsStopping = fun () -> stop.IsCancellationRequested
+                  Checkpoints = Some folder
+                  CheckpointEvery = manner.CheckpointEvery }
+                config
+                dataset
+
+        try
+            Records.write manner.Out dataset trained
+        finally
+            Model.dispose trained.Model
+
+        Checkpointing.remove folder
+
+    /// One run for each configuration; finished ones are read from the results folder, and those that were stopped go on.
+    /// Gives the records in the configurations' order.
+    let private runs (streams: Streams) (manner: Manner) (configs: Config list) (dataset: Dataset) : Record list =
+        // Everything that can be refused is refused before the first image is trained on.
+        for config in configs do
+            Setup.check config dataset
+
+        for folder in [ "records"; "timings"; "weights"; "logs" ] do
+            Records.prepare manner.Out folder |> ignore
+
+        let warn (message: string) =
+            lock streams (fun () -> streams.Err.WriteLine $"patchup: warning: {message}")
+
+        let isMissing config =
+            (Records.tryFind warn manner.Out config).IsNone
+
+        let missing = configs |> List.filter isMissing
+
+        let images =
+            int64 (missing.Length * configs.Head.Epochs)
+            * int64 (Setup.trainingImages configs.Head dataset)
+
+        if missing.Length < configs.Length then
+            streams.Err.WriteLine $"{configs.Length - missing.Length} of {configs.Length} runs are finished already."
+
+        if not missing.IsEmpty then
+            announce streams missing
+            let folders = ResizeArray<CheckpointFolder>()
+
+            try
+                for config in missing do
+                    folders.Add(Checkpointing.openFolder warn (Records.checkpointsPath manner.Out config))
+                    Records.tidy manner.Out config
+
+                Signals.observing (fun stop ->
+                    Following.training streams images (fun report ->
+                        List.zip missing (List.ofSeq folders)
+                        |> inParallel manner.Jobs (fun (config, folder) ->
+                            if isMissing config then
+                                try
+                                    trainOne manner dataset stop report config folder
+                                with UserError message ->
+                                    // What the user could have put right was refused before.
+                                    raise (RunFailed message))))
+            finally
+                Seq.iter Checkpointing.close folders
+
+        configs
+        |> List.map (fun config -> (Records.tryFind ignore manner.Out config).Value)
+
+    /// The configuration with the losses that the user chose, where that is so.
+    let private choosing (training: ParseResults<TrainingArguments>) (config: Config) : Config =
+        { config with
+            Config.Loss = training.GetResult(TrainingArguments.Loss, config.Loss)
+            Config.CleanLoss = training.GetResult(Clean_Loss, config.CleanLoss) }
+
+    /// The configuration of a method where the user did not choose another loss.
+    let private forMethod (training: ParseResults<TrainingArguments>) (config: Config) (method': Method) : Config =
+        choosing training (Config.withMethod method' config)
+
+    let private train (streams: Streams) (argv: string[]) =
+        let own, training = Arguments.parseTraining<TrainArguments> "train" argv
+
+        let manner = manner training 1
+        let out = manner.Out
+        let shared = Arguments.config training
+
+        let config =
+            match own.TryGetResult TrainArguments.Method with
+            | Some name -> forMethod training shared (Arguments.method' name)
+            | None -> choosing training shared
+
+        let config =
+            { config with
+                Seed = own.GetResult(TrainArguments.Seed, config.Seed) }
+
+        Config.check config
+        let config, dataset = load (training.TryGetResult TrainingArguments.Data) config
+
+        try
+            let record = runs streams manner [ config ] dataset |> List.head
+
+            if training.Contains TrainingArguments.Json then
+                streams.Out.WriteLine(Json.show record)
+            else
+                streams.Out.WriteLine
+                    $"{config.Method}, seed {config.Seed}: test error {record.TestError:F2} %%, test NLL \
+                      {record.TestNll:F3}, from epoch {record.BestEpoch} of {config.Epochs}, the best by validation"
+
+                streams.Out.WriteLine $"record   {Records.recordPath out config}"
+                streams.Out.WriteLine $"weights  {Records.weightsPath out config}"
+        finally
+            Dataset.dispose dataset
 
     let private pictures (out: string) (methods: Method list) (dataset: Dataset) =
         let folder = Records.prepare out "pictures"
@@ -588,7 +689,8 @@ module Verbs =
 
         let seeds = own.GetResult(Seeds, CompareArguments.DefaultSeeds)
         let jobs = own.GetResult(Jobs, Environment.ProcessorCount)
-        let out = training.GetResult(TrainingArguments.Out, TrainingArguments.DefaultOut)
+        let manner = manner training jobs
+        let out = manner.Out
 
         if seeds < 1 || seeds > 1000 then
             Errors.user $"seeds {seeds}: it must lie in 1 .. 1000."
@@ -607,7 +709,7 @@ module Verbs =
                           { forMethod training shared method' with
                               Seed = seed } ]
 
-            let comparison = runs streams out jobs configs dataset |> Tables.compare
+            let comparison = runs streams manner configs dataset |> Tables.compare
 
             let write name (text: string) =
                 Errors.writing (Path.Combine(out, name)) (fun stream ->
@@ -646,7 +748,7 @@ module Verbs =
 
         streams.Err.WriteLine $"{source.Name}: {source.About}. Terms: {source.Terms}."
 
-        Interrupt.during (fun stop ->
+        Signals.observing (fun stop ->
             Following.transfers streams (fun report ->
                 Download.all
                     { Download.patience with Stall = stall }

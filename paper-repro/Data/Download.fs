@@ -11,28 +11,6 @@ open System.Text
 open System.Threading
 open System.Threading.Tasks
 
-/// The user stopped what went on: a line that says what is kept.
-exception Interrupted of string with
-    override this.Message = this.Data0
-
-/// Ctrl-C.
-[<RequireQualifiedAccess>]
-module Interrupt =
-
-    /// Runs `work` with a token that Ctrl-C (SIGINT) cancels, instead of ending the program.
-    let during (work: CancellationToken -> 'a) : 'a =
-        use source = new CancellationTokenSource()
-
-        use _ =
-            PosixSignalRegistration.Create(
-                PosixSignal.SIGINT,
-                fun context ->
-                    context.Cancel <- true
-                    source.Cancel()
-            )
-
-        work source.Token
-
 /// How patient a download is with a server.
 type Patience =
     {
@@ -448,7 +426,7 @@ module Download =
     let private left (job: Job) =
         match resumable job with
         | Some(there, _) ->
-            $"{there} of {job.File.Size} bytes are kept in {job.Part.Name}: the same command goes on from there"
+            $"{there} of {job.File.Size} bytes are kept in {job.Part.Name}"
         | None -> "nothing is kept"
 
     let private giveUp (job: Job) (reason: string) : 'a =
@@ -456,12 +434,12 @@ module Download =
 
         raise (
             RunFailed
-                $"{job.Address} was not fetched: {reason}; {left job}. By hand: put it at {job.Target} ({file.Size} bytes, \
+                $"{job.Address} was not fetched: {reason}; {left job}; the same command goes on. By hand: put it at {job.Target} ({file.Size} bytes, \
                   {file.Checksum.Algorithm} {file.Checksum.Digits}, says {file.CheckedBy}); the same command then checks it."
         )
 
     let private stopped (job: Job) : 'a =
-        raise (Interrupted $"{job.File.Name}: stopped; {left job}.")
+        raise (Interrupted $"{job.File.Name}: stopped; {left job}")
 
     let private finish (job: Job) : Fetched =
         match judge job.File job.Part with

@@ -9,19 +9,27 @@ open System.Text.Json.Serialization
 [<RequireQualifiedAccess>]
 module Json =
 
-    let private options =
+    let private optionsWith (indented: bool) =
         JsonSerializerOptions(
             PropertyNamingPolicy = JsonNamingPolicy.CamelCase,
-            WriteIndented = true,
+            WriteIndented = indented,
             NewLine = "\n",
             Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
             RespectRequiredConstructorParameters = true,
             UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow
         )
 
+    let private options = optionsWith true
+
+    let private compact = optionsWith false
+
     /// A record of plain values as text.
     let show (value: 'a) : string =
         JsonSerializer.Serialize(value, options)
+
+    /// The same in one line.
+    let line (value: 'a) : string =
+        JsonSerializer.Serialize(value, compact)
 
     /// The same back; None where the text is anything else.
     let tryRead<'a> (text: string) : 'a option =

@@ -5,7 +5,8 @@ open System.IO
 open System.Security.Cryptography
 open System.Text
 
-/// The results folder: records/, timings/ and weights/, a file of each for every finished run.
+/// The results folder: records/, timings/, weights/ and logs/, a file of each for every finished run, and checkpoints/, a
+/// folder for every one that is not.
 [<RequireQualifiedAccess>]
 module Records =
 
@@ -47,6 +48,27 @@ module Records =
         file "weights" ".safetensors" out config
 
     let private timingPath = file "timings" ".json"
+
+    /// Where a run's epochs are logged.
+    let logPath (out: string) (config: Config) : string = file "logs" ".jsonl" out config
+
+    /// The folder of a run's checkpoints.
+    let checkpointsPath (out: string) (config: Config) : string = file "checkpoints" "" out config
+
+    /// The folder of a run's numbers and pictures for TensorBoard.
+    let tensorBoardPath (out: string) (config: Config) : string = file "tensorboard" "" out config
+
+    /// Removes what a killed process left half-written of a run's files; the run must be this process's.
+    let tidy (out: string) (config: Config) : unit =
+        for path in
+            [ recordPath out config
+              weightsPath out config
+              timingPath out config
+              logPath out config ] do
+            let folder = Path.GetDirectoryName path
+
+            for left in Directory.GetFiles(folder, $".{Path.GetFileName path}.*.tmp") do
+                File.Delete left
 
     /// Makes a folder of the results folder, and makes sure that files can be written there; else a UserError.
     let prepare (out: string) (folder: string) : string =
@@ -98,9 +120,10 @@ module Records =
                 warn $"{path}: not a sound record of its run; the run is done again."
                 None
 
-    /// Writes a run's weights, timing and, last, its record, which makes it a finished one.
+    /// Writes a run's weights, log, timing and, last, its record, which makes it a finished one.
     let write (out: string) (dataset: Dataset) (trained: Trained) : unit =
         let config = trained.Record.Config
         Checkpoint.write (weightsPath out config) dataset trained
+        Log.start (logPath out config) trained.Record.History
         Json.write (timingPath out config) trained.Timing
         Json.write (recordPath out config) trained.Record

@@ -5,192 +5,33 @@ open System.Diagnostics
 open PatchUp.Functional
 open TorchSharp
 
-/// Everything a result depends on: equal configurations give equal bits.
-type Config =
+/// How a run is watched, kept and stopped; nothing of it changes the result.
+[<NoEquality; NoComparison>]
+type Control =
     {
-        /// Raised whenever a change of the program changes results.
-        Recipe: int
-        /// The method as it was named.
-        Method: string
-        /// The method in full.
-        Notation: string
-        /// A name of `Config.losses`.
-        Loss: string
-        LabelSmoothing: float
-        /// The weight of the cross-entropy on the images as they are, which is added to the loss on the mixed ones; 0 for none.
-        CleanLoss: float
-        Data: string
-        /// The data set's SHA-256.
-        Fingerprint: string
-        TrainPerClass: int
-        TestPerClass: int
-        /// Of the training images.
-        ValidationShare: float
-        /// The name of an architecture.
-        Model: string
-        /// Of the network; None where the model's name says how wide it is.
-        Width: int option
-        Epochs: int
-        BatchSize: int
-        LearningRate: float
-        /// Where the learning rate is divided by ten, as shares of the epochs.
-        Milestones: float list
-        /// Nesterov's.
-        Momentum: float
-        WeightDecay: float
-        Flip: bool
-        CropPadding: int
-        Seed: int
-        Threads: int
-        /// cpu or cuda; on cuda, equal configurations agree up to rounding.
-        Device: string
+        /// Told how far the run is.
+        Notify: Advance -> unit
+        /// Asked after every step, and before every batch of an evaluation, whether to stop.
+        IsStopping: unit -> bool
+        /// Where the run's state is kept, and taken up; None to keep none.
+        Checkpoints: CheckpointFolder option
+        /// After how many steps a checkpoint is written; None for `Control.secondsBetween`.
+        CheckpointEvery: int option
     }
 
 [<RequireQualifiedAccess>]
-module Config =
+module Control =
 
-    /// The losses by name.
-    let losses: (string * Loss) list =
-        [ "cross-entropy", CrossEntropy
-          "bce-on-softmax", BceOnSoftmax
-          "brier", Brier ]
+    /// The least time between two checkpoints, where they do not come by steps: a killed run loses no more. Where writing
+    /// one takes long, the time between them is fifty times as long.
+    let secondsBetween = 20.0
 
-    /// The name of one of `losses`.
-    let lossName (loss: Loss) : string =
-        losses |> List.find (fun (_, known) -> known = loss) |> fst
-
-    /// The published optimiser and augmentation on a network and data small enough for two cores; method and data are
-    /// still to be named.
-    let standard: Config =
-        { Recipe = 1
-          Method = "none"
-          Notation = Notation.show Regularizer.identity
-          Loss = lossName CrossEntropy
-          LabelSmoothing = 0.0
-          CleanLoss = 0.0
-          Data = ""
-          Fingerprint = ""
-          TrainPerClass = 300
-          TestPerClass = 100
-          ValidationShare = 0.1
-          Model = "preact-resnet-18"
-          Width = Some 8
-          Epochs = 6
-          BatchSize = 50
-          LearningRate = 0.1
-          Milestones = [ 0.5; 0.75 ]
-          Momentum = 0.9
-          WeightDecay = 1e-4
-          Flip = true
-          CropPadding = 2
-          Seed = 0
-          Threads = 1
-          Device = "cpu" }
-
-    /// The configuration with this method, and its loss.
-    let withMethod (method': Method) (config: Config) : Config =
-        { config with
-            Method = method'.Name
-            Notation = Notation.show method'.Regularizer
-            Loss = lossName method'.Loss
-            CleanLoss = method'.CleanLoss }
-
-    /// Refuses what is out of range, with a UserError that names it.
-    let check (config: Config) : unit =
-        let inRange what (lowest: int) (highest: int) value =
-            if value < lowest || value > highest then
-                Errors.user $"{what} {value}: it must lie in {lowest} .. {highest}."
-
-        inRange "epochs" 1 100_000 config.Epochs
-        inRange "batch size" 1 100_000 config.BatchSize
-        inRange "threads" 1 256 config.Threads
-
-        Architectures.check
-            config.Model
-            { (Architectures.find config.Model).Standard with
-                Width = config.Width }
-
-        if not (config.LearningRate > 0.0 && Double.IsFinite config.LearningRate) then
-            Errors.user $"learning rate {config.LearningRate}: it must be positive and finite."
-
-        if not (config.LabelSmoothing >= 0.0 && config.LabelSmoothing <= 1.0) then
-            Errors.user $"label smoothing {config.LabelSmoothing}: it must lie in [0, 1]."
-
-        if not (config.CleanLoss >= 0.0 && Double.IsFinite config.CleanLoss) then
-            Errors.user $"clean loss {config.CleanLoss}: its weight must be finite and not negative."
-
-        if config.Device <> "cpu" && config.Device <> "cuda" then
-            Errors.user $"device {config.Device}: it must be cpu or cuda."
-
-        if losses |> List.forall (fun (name, _) -> name <> config.Loss) then
-            let names = losses |> List.map fst |> String.concat ", "
-            Errors.user $"loss '{config.Loss}': the losses are {names}."
-
-    /// The learning rate of an epoch, counted from 0.
-    let learningRate (config: Config) (epoch: int) : float =
-        let passed =
-            config.Milestones
-            |> List.filter (fun share -> float epoch >= share * float config.Epochs)
-
-        config.LearningRate / pown 10.0 passed.Length
-
-/// One pass over the training images, and what validation says after it.
-type Epoch =
-    {
-        /// Counted from 1.
-        Epoch: int
-        LearningRate: float
-        /// The mean over the pass.
-        TrainLoss: float
-        /// In percent: the weight that the mixed labels give to the predicted classes.
-        ExpectedAccuracyUnderMixing: float
-        /// In percent.
-        ValidationError: float
-        ValidationNll: float
-    }
-
-/// The result of a run: nothing in it depends on the clock or the machine's load.
-type Record =
-    {
-        Config: Config
-        Parameters: int64
-        /// By validation error, then validation NLL, then the earlier.
-        BestEpoch: int
-        /// Of the best epoch's weights, in percent.
-        TestError: float
-        TestNll: float
-        History: Epoch list
-    }
-
-/// How long a run took.
-type Timing =
-    {
-        Seconds: float
-        /// Images trained on, over the time of the epochs with their validation.
-        ImagesPerSecond: float
-        EpochSeconds: float list
-    }
-
-/// What a run reports while it goes on.
-type Advance =
-    /// So many more images were trained on.
-    | Stepped of images: int
-    | EpochDone of Epoch
-
-/// A finished run.
-[<NoEquality; NoComparison>]
-type Trained =
-    {
-        Record: Record
-        Timing: Timing
-        /// With the best epoch's weights; the caller disposes it.
-        Model: Model
-        Network: NetworkSettings
-    }
-
-/// A run that cannot go on; the message is one line.
-exception RunFailed of string with
-    override this.Message = this.Data0
+    /// A run that goes to its end, and of which nothing is kept on the way.
+    let alone: Control =
+        { Notify = ignore
+          IsStopping = fun () -> false
+          Checkpoints = None
+          CheckpointEvery = None }
 
 [<RequireQualifiedAccess>]
 module Trainer =
@@ -203,79 +44,41 @@ module Trainer =
         let augmentation = 3
         let mixing = 4
 
-    /// The network for a configuration's images, not yet normalising them.
-    let private network (config: Config) (dataset: Dataset) : NetworkSettings =
-        { Width = config.Width
-          Classes = dataset.Classes.Length
-          Stride = Architectures.stride config.Model (int dataset.Train.Images.shape[2])
-          Mean = [ 0.0; 0.0; 0.0 ]
-          Std = [ 1.0; 1.0; 1.0 ] }
-
-    /// The network with the mean and the standard deviation of each channel over all pixels of the images; from exact
-    /// counts.
-    let private normalising (split: Split) (network: NetworkSettings) : NetworkSettings =
-        let area = int (split.Images.shape[2] * split.Images.shape[3])
-        let counts = Array.init 3 (fun _ -> Array.zeroCreate<int64> 256)
-        let bytes = split.Images.bytes
-
-        for plane in 0 .. bytes.Length / area - 1 do
-            let counts = counts[plane % 3]
-
-            for value in bytes.Slice(plane * area, area) do
-                counts[int value] <- counts[int value] + 1L
-
-        let moments (counts: int64[]) =
-            let mean (f: float -> float) =
-                let weighted =
-                    counts |> Array.mapi (fun value count -> float count * f (float value / 255.0))
-
-                Array.sum weighted / float (Array.sum counts)
-
-            let average = mean id
-            average, sqrt (mean (fun value -> (value - average) ** 2.0))
-
-        let means, deviations = counts |> List.ofArray |> List.map moments |> List.unzip
-
-        { network with
-            Mean = means
-            // Images of one colour have no spread.
-            Std = deviations |> List.map (max (1.0 / 255.0)) }
-
     /// The model as the core's stages; images are normalised before the site `input`.
     let staged (model: Model) : Staged =
         { Module = model.Module
           Stages = model.Stages }
 
-    /// One optimiser step on a batch, with the gradients that the parameters have already, which it clears: gives the loss and the expected number of right
-    /// predictions under mixing, or NaN and no step where the logits are not finite. Frees all that it makes; the batch stays the caller's.
-    let step
-        (loss: Loss)
-        (optimizer: torch.optim.Optimizer)
-        (staged: Staged)
-        (plan: Plan)
-        (batch: Batch)
-        : struct (float * float) =
+    /// One step on a batch: `update` is called with the loss's gradients in the parameters, beside those that they have already, and all are cleared. Gives the
+    /// loss and the expected number of right predictions under mixing, or NaN and no update where logits or loss are not finite. Frees all that it makes; the batch stays the caller's.
+    let step (loss: Loss) (update: unit -> unit) (staged: Staged) (plan: Plan) (batch: Batch) : struct (float * float) =
         Scope.value (fun () ->
             let result = Attach.forward plan staged batch
 
             if result.Features.isfinite().all().item<bool>() then
                 let value = Loss.ofBatch loss result.Targets result.Features
-                value.backward ()
-                optimizer.step () |> ignore
-                staged.Module.zero_grad ()
+                let number = float (value.item<float32>())
 
-                struct (float (value.item<float32>()), Array.sum (Loss.expectedAccuracy result.Targets result.Features))
+                if Double.IsFinite number then
+                    value.backward ()
+                    update ()
+
+                staged.Module.zero_grad ()
+                struct (number, Array.sum (Loss.expectedAccuracy result.Targets result.Features))
             else
                 struct (nan, 0.0))
 
-    /// Error and NLL on images that are left as they are, in evaluation mode.
-    let evaluate (model: Model) (split: Split) : Score =
+    /// Error and NLL on images that are left as they are, in evaluation mode. `before` is called before every batch, and
+    /// may raise.
+    let evaluate (before: unit -> unit) (model: Model) (split: Split) : Score =
         Model.eval model
         use _ = torch.no_grad ()
 
         let wrong, loss =
             Array.chunkBySize 250 [| 0 .. Split.count split - 1 |]
             |> Array.map (fun indices ->
+                before ()
+
                 Scope.value (fun () ->
                     let device = Model.device model
                     let images = (Augment.plain split indices).``to`` device
@@ -291,12 +94,6 @@ module Trainer =
 
         { Error = 100.0 * float (Array.sum wrong) / count
           Nll = Array.sum loss / count }
-
-    /// The regularizer of a configuration.
-    let private regularizer (config: Config) : Regularizer =
-        match Catalogue.parse config.Notation with
-        | Ok regularizer -> regularizer
-        | Error error -> invalidArg (nameof config) $"The configuration's notation cannot be read {error}."
 
     /// The features' shape at every site.
     let private shapes (model: Model) (split: Split) : Place -> Shape option =
@@ -329,74 +126,84 @@ module Trainer =
           Dy = Array.sub moves.Dy first count
           Dx = Array.sub moves.Dx first count }
 
-    /// Refuses sites that the network does not have.
-    let private checkSites (config: Config) (sites: (string * Shape) list) (regularizer: Regularizer) =
-        for step in Regularizer.steps regularizer do
-            for place in Site.places step.Site do
-                let isThere =
-                    match place with
-                    | Number number -> number < sites.Length
-                    | Name name -> sites.Tail |> List.exists (fun (known, _) -> known = name)
-
-                if not isThere then
-                    let listed =
-                        sites.Tail
-                        |> List.mapi (fun i (name, _) -> $"{i + 1} = \"{name}\"")
-                        |> String.concat ", "
-
-                    Errors.user $"there is no site {place} in {config.Model}: its sites are 0 = input, {listed}."
-
-    /// Batch normalisation cannot train on a single value per channel.
-    let private checkLastBatch (config: Config) (sites: (string * Shape) list) (count: int) =
-        // The last map; after it come the logits.
-        let _, map = sites[sites.Length - 2]
-
-        if map.Height * map.Width = 1 && count % config.BatchSize = 1 then
-            Errors.user
-                $"batch size {config.BatchSize}: of {count} training images one is left for the last batch, which \
-                  cannot be normalised; take another batch size."
-
-    /// How many of the training images a run holds out for validation.
-    let private heldOut (config: Config) (dataset: Dataset) : int =
-        let count = Split.count dataset.Train
-
-        if count < 2 then
-            Errors.user $"{count} training images: at least 2 are needed, so that one can be held out for validation."
-
-        max 1 (int (Math.Round(config.ValidationShare * float count)))
-
-    /// How many images an epoch trains on.
-    let trainingImages (config: Config) (dataset: Dataset) : int =
-        Split.count dataset.Train - heldOut config dataset
-
-    /// Refuses what `run` would refuse, with a UserError: a configuration out of range, a site that the network does
-    /// not have, too few images.
-    let check (config: Config) (dataset: Dataset) : unit =
-        Config.check config
-        let count = trainingImages config dataset
-        let size = dataset.Train.Images.shape
-
-        let sites =
-            Architectures.sites config.Model (network config dataset) (int size[2]) (int size[3])
-
-        checkSites config sites (regularizer config)
-        checkLastBatch config sites count
-
-    /// What stays the same over the epochs of a run.
+    /// What stays the same over a run.
     [<NoEquality; NoComparison>]
     type private Session =
-        { Config: Config
-          Key: Key
-          Regularizer: Regularizer
-          Loss: Loss
-          Model: Model
-          Optimizer: torch.optim.Optimizer
-          Shapes: Place -> Shape option
-          Train: Split
-          Classes: int }
+        {
+            Config: Config
+            Control: Control
+            Key: Key
+            Regularizer: Regularizer
+            Loss: Loss
+            Model: Model
+            Sgd: Sgd
+            Ema: Ema option
+            Shapes: Place -> Shape option
+            Train: Split
+            Validation: Split
+            Classes: int
+            StepsPerEpoch: int
+            Clock: Stopwatch
+            /// What the run took before this process.
+            Earlier: float
+            /// When, by the clock, the last checkpoint was written, and how long that took; in seconds.
+            Kept: struct (float * float) ref
+        }
+
+    /// Where a run is, with the best epoch's weights.
+    [<NoEquality; NoComparison>]
+    type private Moment =
+        { Position: Position
+          Best: (string * torch.Tensor) list }
 
     let private keyOf (session: Session) child epoch =
         session.Key |> Key.child child |> Key.child epoch
+
+    let private elapsed (session: Session) =
+        session.Earlier + session.Clock.Elapsed.TotalSeconds
+
+    let private stateOf (session: Session) best : RunState =
+        { Model = Model.state session.Model
+          Velocity = session.Sgd.Velocity
+          Average = session.Ema |> Option.map _.Average |> Option.defaultValue []
+          Best = best }
+
+    /// Writes a checkpoint.
+    let private keep (session: Session) (moment: Moment) : unit =
+        match session.Control.Checkpoints with
+        | None -> ()
+        | Some folder ->
+            let before = session.Clock.Elapsed.TotalSeconds
+
+            Checkpointing.write
+                folder
+                { moment.Position with
+                    Seconds = elapsed session }
+                (stateOf session moment.Best)
+
+            let now = session.Clock.Elapsed.TotalSeconds
+            session.Kept.Value <- struct (now, now - before)
+
+    /// After a step or an epoch: writes a checkpoint where one is due, and where the run shall stop, which it then does.
+    let private afterwards (session: Session) (moment: Moment) : unit =
+        let isStopping = session.Control.IsStopping()
+
+        let isDue =
+            match session.Control.CheckpointEvery with
+            | Some steps ->
+                let position = moment.Position
+                (position.Epoch * session.StepsPerEpoch + position.Step) % steps = 0
+            | None ->
+                let struct (last, cost) = session.Kept.Value
+
+                session.Clock.Elapsed.TotalSeconds - last
+                >= max Control.secondsBetween (50.0 * cost)
+
+        if isDue || isStopping then
+            keep session moment
+
+        if isStopping then
+            raise (Interrupted "stopped, and kept")
 
     /// The gradient that regions ask for which follow the input: with a clean loss, from a pass that trains too.
     let private gradient (config: Config) (model: Model) : Batch -> float32[] =
@@ -405,20 +212,36 @@ module Trainer =
         else
             Saliency.gradient CrossEntropy model.Module
 
-    /// One pass over the training images; gives the mean loss and the expected accuracy under mixing.
-    let private pass (notify: Advance -> unit) (session: Session) (epoch: int) : struct (float * float) =
+    /// The optimiser's part of a step, which is counted from 0 over the run.
+    let private update (session: Session) (number: int) () : unit =
         let config = session.Config
+
+        if config.ClipNorm > 0.0 then
+            Sgd.clip config.ClipNorm session.Sgd
+
+        Sgd.step (Config.learningRate config session.StepsPerEpoch number) session.Sgd
+        session.Ema |> Option.iter (Ema.update number session.Model)
+
+    /// What failed at a step and how to see it again.
+    let private notFinite (session: Session) (epoch: int) (step: int) (key: Key) (info: BatchInfo) : exn =
+        RunFailed
+            $"the loss is not finite (epoch {epoch + 1}, step {step + 1}); the run is stopped, a smaller learning rate may \
+              help. The batch's plan is that of \"{session.Config.Notation}\" for the key {{ State = 0x{key.State:x16}UL }}, the first \
+              index {info.First} and {info.Count} samples (Plan.draw); the same command goes on from the last \
+              checkpoint, or from the start, and comes to the same step."
+
+    /// One pass over the training images, from where it is: the steps that are left of it.
+    let private pass (session: Session) (start: Moment) : Moment =
+        let config = session.Config
+        let epoch = start.Position.Epoch
         let count = Split.count session.Train
         let order = Key.permutation count (keyOf session Child.order epoch)
         let moves = drawMoves config count (keyOf session Child.augmentation epoch)
         let mixing = keyOf session Child.mixing epoch
-
-        for group in session.Optimizer.ParamGroups do
-            group.LearningRate <- Config.learningRate config epoch
-
         Model.train session.Model
 
-        let one (number: int) (indices: int[]) =
+        let one (moment: Moment) (indices: int[]) : Moment =
+            let number = moment.Position.Step
             let first = number * config.BatchSize
             let labels = indices |> Array.map (fun i -> session.Train.Labels[i])
 
@@ -454,114 +277,249 @@ module Trainer =
                     if not isAdded.Value then
                         follow batch |> ignore
 
-                    step session.Loss session.Optimizer (staged session.Model) plan batch)
+                    let update = update session (epoch * session.StepsPerEpoch + number)
 
-            let loss = finite "loss" $"epoch {epoch + 1}, step {number + 1}" loss
-            notify (Stepped indices.Length)
-            loss * float indices.Length, correct
+                    let struct (loss, correct) =
+                        step session.Loss update (staged session.Model) plan batch
 
-        let losses, correct =
-            order |> Array.chunkBySize config.BatchSize |> Array.mapi one |> Array.unzip
+                    if not (Double.IsFinite loss) then
+                        raise (notFinite session epoch number mixing info)
 
-        struct (Array.sum losses / float count, 100.0 * Array.sum correct / float count)
+                    struct (loss, correct))
 
-    let private runEpoch (notify: Advance -> unit) (session: Session) (validation: Split) (epoch: int) : Epoch =
-        let struct (loss, accuracy) = pass notify session epoch
-        let score = evaluate session.Model validation
+            session.Control.Notify(Stepped indices.Length)
 
-        let result =
-            { Epoch = epoch + 1
-              LearningRate = Config.learningRate session.Config epoch
-              TrainLoss = loss
-              ExpectedAccuracyUnderMixing = accuracy
-              ValidationError = score.Error
-              ValidationNll = finite "validation loss" $"epoch {epoch + 1}" score.Nll }
+            let moment =
+                { moment with
+                    Position =
+                        { moment.Position with
+                            Step = number + 1
+                            LossSum = moment.Position.LossSum + loss * float indices.Length
+                            CorrectSum = moment.Position.CorrectSum + correct } }
 
-        notify (EpochDone result)
-        result
+            afterwards session moment
+            moment
 
-    let private loss (config: Config) =
-        let loss = config.Loss |> (dict Config.losses).get_Item
+        order
+        |> Array.chunkBySize config.BatchSize
+        |> Array.skip start.Position.Step
+        |> Array.fold one start
 
-        if config.LabelSmoothing = 0.0 then
-            loss
-        else
-            Smoothed(config.LabelSmoothing, loss)
+    /// Raises where the run shall stop.
+    let private stop (session: Session) () : unit =
+        if session.Control.IsStopping() then
+            raise (Interrupted "stopped, and kept")
+
+    /// Does work that calls `stop` and leaves the state as it is; writes a checkpoint where that stops it.
+    let private unlessStopped (session: Session) (moment: Moment) (work: unit -> 'a) : 'a =
+        try
+            work ()
+        with Interrupted _ ->
+            keep session moment
+            reraise ()
+
+    /// Does work on the model with the weights that are validated: the moving average where there is one.
+    let private judged (session: Session) (work: unit -> 'a) : 'a =
+        match session.Ema with
+        | Some ema -> Ema.under ema session.Model work
+        | None -> work ()
+
+    /// The steps that are left of an epoch, and its validation.
+    let private runEpoch (session: Session) (start: Moment) : Moment =
+        let moment = pass session start
+        let position = moment.Position
+        let count = float (Split.count session.Train)
+
+        let judge () =
+            judged session (fun () ->
+                let score = evaluate (stop session) session.Model session.Validation
+
+                let epoch: Epoch =
+                    { Epoch = position.Epoch + 1
+                      LearningRate =
+                        Config.learningRate
+                            session.Config
+                            session.StepsPerEpoch
+                            (position.Epoch * session.StepsPerEpoch)
+                      TrainLoss = position.LossSum / count
+                      ExpectedAccuracyUnderMixing = 100.0 * position.CorrectSum / count
+                      ValidationError = score.Error
+                      ValidationNll = finite "validation loss" $"epoch {position.Epoch + 1}" score.Nll }
+
+                let rank (epoch: Epoch) =
+                    epoch.ValidationError, epoch.ValidationNll
+
+                match position.History |> List.tryItem (position.BestEpoch - 1) with
+                | Some earlier when rank earlier <= rank epoch -> epoch, None
+                | _ -> epoch, Some(Model.snapshot session.Model))
+
+        let epoch, best = unlessStopped session moment judge
+
+        let moment =
+            { Position =
+                { position with
+                    Epoch = epoch.Epoch
+                    Step = 0
+                    LossSum = 0.0
+                    CorrectSum = 0.0
+                    BestEpoch = (if best.IsSome then epoch.Epoch else position.BestEpoch)
+                    History = position.History @ [ epoch ]
+                    EpochEnds = position.EpochEnds @ [ elapsed session ] }
+              Best = defaultArg best moment.Best }
+
+        if best.IsSome then
+            for _, weights in start.Best do
+                weights.Dispose()
+
+        session.Control.Notify(EpochDone epoch)
+        afterwards session moment
+        moment
+
+    /// Where a run begins: at its last checkpoint, whose tensors it takes over, or at its first step.
+    let private begun (control: Control) (config: Config) (stepsPerEpoch: int) (key: Key) (live: RunState) : Moment =
+        let found =
+            control.Checkpoints
+            |> Option.bind (fun folder -> Checkpointing.latest folder config stepsPerEpoch live)
+
+        match found with
+        | None ->
+            { Best = []
+              Position =
+                { Config = config
+                  Key = $"{key.State:x16}"
+                  Processor = Checkpointing.processor
+                  Libtorch = torch.__version__
+                  Epoch = 0
+                  Step = 0
+                  LossSum = 0.0
+                  CorrectSum = 0.0
+                  BestEpoch = 0
+                  History = []
+                  Seconds = 0.0
+                  EpochEnds = [] } }
+        | Some(position, state) ->
+            Scope.value (fun () ->
+                use _ = torch.no_grad ()
+
+                let restore (stored: (string * torch.Tensor) list) (live: (string * torch.Tensor) list) =
+                    let stored = dict stored
+
+                    for name, tensor in live do
+                        tensor.copy_ stored[name] |> ignore
+                        stored[name].Dispose()
+
+                restore state.Model live.Model
+                restore state.Velocity live.Velocity
+                restore state.Average live.Average)
+
+            // In the order of the model's, for which it is a snapshot.
+            let best = dict state.Best
+
+            { Best =
+                live.Model
+                |> List.filter (fun (name, _) -> best.ContainsKey name)
+                |> List.map (fun (name, tensor) -> name, best[name].``to``(tensor.device))
+              // What is computed from here on is this machine's.
+              Position =
+                { position with
+                    Processor = Checkpointing.processor
+                    Libtorch = torch.__version__ } }
 
     let private trainModel
-        notify
+        (control: Control)
         (config: Config)
         (dataset: Dataset)
         network
-        (train: Split)
-        (validation: Split)
+        train
+        validation
         (model: Model)
         : Trained =
         let clock = Stopwatch.StartNew()
+        let count = Split.count train
+        let stepsPerEpoch = (count + config.BatchSize - 1) / config.BatchSize
+        let key = Key.ofSeed config.Seed
 
-        use optimizer =
-            torch.optim.SGD(
-                model.Module.parameters (),
-                config.LearningRate,
-                config.Momentum,
-                weight_decay = config.WeightDecay,
-                nesterov = true
-            )
+        let sgd =
+            [ for struct (name, parameter) in model.Module.named_parameters () -> name, parameter :> torch.Tensor ]
+            |> Sgd.create config.Momentum config.WeightDecay
+
+        let ema =
+            if config.EmaDecay > 0.0 then
+                Some(Ema.create config.EmaDecay model)
+            else
+                None
+
+        let start =
+            begun
+                control
+                config
+                stepsPerEpoch
+                key
+                { Model = Model.state model
+                  Velocity = sgd.Velocity
+                  Average = ema |> Option.map _.Average |> Option.defaultValue []
+                  Best = [] }
 
         let session =
             { Config = config
-              Key = Key.ofSeed config.Seed
-              Regularizer = regularizer config
-              Loss = loss config
+              Control = control
+              Key = key
+              Regularizer = Setup.regularizer config
+              Loss = Setup.loss config
               Model = model
-              Optimizer = optimizer
+              Sgd = sgd
+              Ema = ema
               Shapes = shapes model train
               Train = train
-              Classes = dataset.Classes.Length }
+              Validation = validation
+              Classes = dataset.Classes.Length
+              StepsPerEpoch = stepsPerEpoch
+              Clock = clock
+              Earlier = start.Position.Seconds
+              Kept = ref (struct (0.0, 0.0)) }
 
-        let rank (epoch: Epoch) =
-            epoch.ValidationError, epoch.ValidationNll
+        let position = start.Position
 
-        // The best epoch so far with its weights, and all epochs with their seconds, the last one first.
-        let next (best: (Epoch * (string * torch.Tensor) list) option, epochs) number =
-            let before = clock.Elapsed.TotalSeconds
-            let epoch = runEpoch notify session validation number
-            let epochs = (epoch, clock.Elapsed.TotalSeconds - before) :: epochs
+        if position.Epoch > 0 || position.Step > 0 then
+            let seen =
+                int64 position.Epoch * int64 count
+                + int64 (min count (position.Step * config.BatchSize))
 
-            match best with
-            | Some(earlier, _) when rank earlier <= rank epoch -> best, epochs
-            | _ ->
-                for _, weights in Option.fold (fun _ (_, weights) -> weights) [] best do
-                    weights.Dispose()
+            control.Notify(Resumed(seen, position.History))
 
-                Some(epoch, Model.snapshot model), epochs
+        let last =
+            [ position.Epoch .. config.Epochs - 1 ]
+            |> List.fold (fun moment _ -> runEpoch session moment) start
 
-        let best, epochs = [ 0 .. config.Epochs - 1 ] |> List.fold next (None, [])
-        let history, seconds = List.unzip (List.rev epochs)
-        let bestEpoch, weights = best.Value
-        Model.restore weights model
-        let test = evaluate model dataset.Test
+        Model.restore last.Best model
+
+        let test =
+            unlessStopped session last (fun () -> evaluate (stop session) model dataset.Test)
+
+        let ends = last.Position.EpochEnds
 
         { Record =
             { Config = config
               Parameters = Model.parameterCount model
-              BestEpoch = bestEpoch.Epoch
+              BestEpoch = last.Position.BestEpoch
               TestError = test.Error
               TestNll = finite "test loss" "the best epoch's weights" test.Nll
-              History = history }
+              History = last.Position.History }
           Timing =
-            { Seconds = clock.Elapsed.TotalSeconds
-              ImagesPerSecond = float (config.Epochs * Split.count train) / List.sum seconds
-              EpochSeconds = seconds }
+            { Seconds = elapsed session
+              ImagesPerSecond = float (config.Epochs * count) / List.last ends
+              EpochSeconds = List.pairwise (0.0 :: ends) |> List.map (fun (before, after) -> after - before) }
           Model = model
           Network = network }
 
-    /// Trains, keeps the best epoch by validation, and tests it once. The data set holds just the images that the
+    /// Trains, keeps the best epoch by validation, and tests it once; where `control` has checkpoints of the run, from the
+    /// last of them on, to the same result. The data set holds just the images that the
     /// configuration names. A UserError for a configuration out of range or a site that the network does not have;
-    /// RunFailed where a loss is not finite. Sets the process's native thread count, and leaves it: runs at the same
+    /// RunFailed where a loss is not finite or a checkpoint cannot be written; Interrupted
+    /// where `control` asked it to stop. Sets the process's native thread count, and leaves it: runs at the same
     /// time must ask for the same one.
-    let run (notify: Advance -> unit) (config: Config) (dataset: Dataset) : Trained =
-        check config dataset
+    let run (control: Control) (config: Config) (dataset: Dataset) : Trained =
+        Setup.check config dataset
         torch.set_num_threads config.Threads
         let child i = Key.child i (Key.ofSeed config.Seed)
 
@@ -569,9 +527,9 @@ module Trainer =
             Key.permutation (Split.count dataset.Train) (child Child.validation)
 
         let train, validation =
-            Split.holdOut (heldOut config dataset) permutation dataset.Train
+            Split.holdOut (Setup.heldOut config dataset) permutation dataset.Train
 
-        let network = network config dataset |> normalising dataset.Train
+        let network = Setup.network config dataset |> Setup.normalising dataset.Train
 
         let model =
             Architectures.create config.Model network (child Child.initialisation).State
@@ -580,7 +538,7 @@ module Trainer =
             try
                 // Before the optimiser is made, which knows parameters by their native handles.
                 Model.toDevice (torch.device config.Device) model
-                Scope.value (fun () -> trainModel notify config dataset network train validation model)
+                Scope.value (fun () -> trainModel control config dataset network train validation model)
             with _ ->
                 Model.dispose model
                 reraise ()

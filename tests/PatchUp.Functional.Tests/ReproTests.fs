@@ -189,7 +189,7 @@ let private training =
                           succeed ([ "train"; "--method"; "hard-patchup"; "--seed"; "3"; "--out"; folder ] @ small)
                           |> ignore
 
-                      Expect.hasLength (files first) 3 "record, timing and weights"
+                      Expect.hasLength (files first) 4 "record, timing, weights and log"
                       Expect.equal (reproducible first) (reproducible second) "byte for byte")))
 
           testCase "equal seeds pair the methods: altering nothing is training plainly" (fun () ->
@@ -600,7 +600,7 @@ let private others =
                     Test = split }
 
               let check model width notation batch () =
-                  Trainer.check
+                  Setup.check
                       { Config.withMethod (Arguments.method' notation) Config.standard with
                           Model = model
                           Width = width
@@ -851,8 +851,10 @@ let private soak =
 
         let staged = Trainer.staged model
 
-        use optimizer =
-            torch.optim.SGD(model.Module.parameters (), 0.01, 0.9, weight_decay = 1e-4, nesterov = true)
+        let sgd =
+            Model.state model
+            |> List.filter (fun (_, tensor) -> tensor.requires_grad)
+            |> Sgd.create 0.9 1e-4
 
         let labels = [| 0; 1; 2; 3 |]
         use images = torch.zeros (4L, 3L, 8L, 8L)
@@ -873,12 +875,11 @@ let private soak =
             let batch =
                 Batch.create (model.Normalise images) (Targets.ofIndices torch.CPU 10 labels)
 
-            let struct (loss, _) = Trainer.step CrossEntropy optimizer staged plan batch
+            let struct (loss, _) = Trainer.step CrossEntropy (fun () -> Sgd.step 0.01 sgd) staged plan batch
             Batch.dispose batch
             Expect.isTrue (Double.IsFinite loss) "a finite loss"
 
         Model.train model
-        // The optimiser makes its own tensors in the first step.
         step 0
         let live = torch.Tensor.TotalCount
 
@@ -903,6 +904,7 @@ let private soak =
              |> List.sumBy (fun (step, bytes) -> (step - meanStep) * (bytes - meanBytes)))
             / (measured |> List.sumBy (fun (step, _) -> (step - meanStep) ** 2.0))
 
+        Sgd.dispose sgd
         Model.dispose model
         Expect.isLessThan slope 1024.0 "bytes a step")
 
@@ -920,7 +922,7 @@ let private cleanLoss =
                     TrainPerClass = 2
                     TestPerClass = 2 }
 
-            let trained = Trainer.run ignore (change config) dataset
+            let trained = Trainer.run Control.alone (change config) dataset
 
             let passes =
                 [ for name, buffer in Model.state trained.Model do
@@ -984,7 +986,7 @@ let private tidy =
                     TrainPerClass = 6
                     TestPerClass = 2 }
 
-            (Trainer.run ignore config dataset).Model |> Model.dispose
+            (Trainer.run Control.alone config dataset).Model |> Model.dispose
             Dataset.dispose dataset
             Dataset.dispose all
 

@@ -1,0 +1,296 @@
+namespace PatchUp.Repro
+
+open System
+open System.IO
+open System.Text.Json
+open System.Text.Json.Nodes
+open FSharp.Reflection
+open PatchUp.Functional
+
+/// Everything a result depends on: equal configurations give equal bits.
+type Config =
+    {
+        /// Raised whenever a change of the program changes results.
+        Recipe: int
+        /// The method as it was named.
+        Method: string
+        /// The method in full.
+        Notation: string
+        /// A name of `Config.losses`.
+        Loss: string
+        LabelSmoothing: float
+        /// The weight of the cross-entropy on the images as they are, which is added to the loss on the mixed ones; 0 for none.
+        CleanLoss: float
+        Data: string
+        /// The data set's SHA-256.
+        Fingerprint: string
+        TrainPerClass: int
+        TestPerClass: int
+        /// Of the training images.
+        ValidationShare: float
+        /// The name of an architecture.
+        Model: string
+        /// Of the network; None where the model's name says how wide it is.
+        Width: int option
+        Epochs: int
+        BatchSize: int
+        /// The highest of the run.
+        LearningRate: float
+        /// How the learning rate goes: a name of `Config.schedules`.
+        Schedule: string
+        /// Where multi-step divides the learning rate by ten, as shares of the epochs.
+        Milestones: float list
+        /// In how many epochs, or parts of one, the learning rate rises to where its schedule has it; 0 for none.
+        Warmup: float
+        /// Nesterov's.
+        Momentum: float
+        WeightDecay: float
+        /// The largest norm of all gradients together, to which larger ones are shrunk; 0 for any.
+        ClipNorm: float
+        /// Of the moving average of the weights, which then is what is validated, tested and kept; 0 for none.
+        EmaDecay: float
+        Flip: bool
+        CropPadding: int
+        Seed: int
+        Threads: int
+        /// cpu or cuda; on cuda, equal configurations agree up to rounding.
+        Device: string
+    }
+
+[<RequireQualifiedAccess>]
+module Config =
+
+    /// The losses by name.
+    let losses: (string * Loss) list =
+        [ "cross-entropy", CrossEntropy
+          "bce-on-softmax", BceOnSoftmax
+          "brier", Brier ]
+
+    /// The name of one of `losses`.
+    let lossName (loss: Loss) : string =
+        losses |> List.find (fun (_, known) -> known = loss) |> fst
+
+    /// The names of the learning rate's schedules.
+    let schedules: string list = [ "multi-step"; "cosine"; "one-cycle" ]
+
+    /// The published optimiser and augmentation on a network and data small enough for two cores; method and data are
+    /// still to be named.
+    let standard: Config =
+        { Recipe = 1
+          Method = "none"
+          Notation = Notation.show Regularizer.identity
+          Loss = lossName CrossEntropy
+          LabelSmoothing = 0.0
+          CleanLoss = 0.0
+          Data = ""
+          Fingerprint = ""
+          TrainPerClass = 300
+          TestPerClass = 100
+          ValidationShare = 0.1
+          Model = "preact-resnet-18"
+          Width = Some 8
+          Epochs = 6
+          BatchSize = 50
+          LearningRate = 0.1
+          Schedule = schedules.Head
+          Milestones = [ 0.5; 0.75 ]
+          Warmup = 0.0
+          Momentum = 0.9
+          WeightDecay = 1e-4
+          ClipNorm = 0.0
+          EmaDecay = 0.0
+          Flip = true
+          CropPadding = 2
+          Seed = 0
+          Threads = 1
+          Device = "cpu" }
+
+    /// The configuration with this method, and its loss.
+    let withMethod (method': Method) (config: Config) : Config =
+        { config with
+            Method = method'.Name
+            Notation = Notation.show method'.Regularizer
+            Loss = lossName method'.Loss
+            CleanLoss = method'.CleanLoss }
+
+    /// Refuses what is out of range, with a UserError that names it.
+    let check (config: Config) : unit =
+        let inRange what (lowest: int) (highest: int) value =
+            if value < lowest || value > highest then
+                Errors.user $"{what} {value}: it must lie in {lowest} .. {highest}."
+
+        inRange "epochs" 1 100_000 config.Epochs
+        inRange "batch size" 1 100_000 config.BatchSize
+        inRange "threads" 1 256 config.Threads
+
+        Architectures.check
+            config.Model
+            { (Architectures.find config.Model).Standard with
+                Width = config.Width }
+
+        if not (config.LearningRate > 0.0 && Double.IsFinite config.LearningRate) then
+            Errors.user $"learning rate {config.LearningRate}: it must be positive and finite."
+
+        if not (config.LabelSmoothing >= 0.0 && config.LabelSmoothing <= 1.0) then
+            Errors.user $"label smoothing {config.LabelSmoothing}: it must lie in [0, 1]."
+
+        if not (config.CleanLoss >= 0.0 && Double.IsFinite config.CleanLoss) then
+            Errors.user $"clean loss {config.CleanLoss}: its weight must be finite and not negative."
+
+        if not (List.contains config.Schedule schedules) then
+            let names = String.concat ", " schedules
+            Errors.user $"schedule '{config.Schedule}': the schedules are {names}."
+
+        if not (config.Warmup >= 0.0 && config.Warmup < float config.Epochs) then
+            Errors.user $"warm-up {config.Warmup}: it must lie in [0, {config.Epochs}), the epochs."
+
+        if config.Warmup > 0.0 && config.Schedule = "one-cycle" then
+            Errors.user $"warm-up {config.Warmup}: the schedule one-cycle has its own; leave it out."
+
+        if
+            config.Milestones
+            |> List.exists (fun share -> not (share >= 0.0 && share <= 1.0))
+        then
+            let shares = config.Milestones |> List.map string |> String.concat ", "
+            Errors.user $"milestones {shares}: they are shares of the epochs, in [0, 1]."
+
+        if not (config.EmaDecay >= 0.0 && config.EmaDecay < 1.0) then
+            Errors.user $"decay {config.EmaDecay} of the moving average: it must lie in [0, 1)."
+
+        for what, value in
+            [ "clip norm", config.ClipNorm
+              "momentum", config.Momentum
+              "weight decay", config.WeightDecay ] do
+            if not (value >= 0.0 && Double.IsFinite value) then
+                Errors.user $"{what} {value}: it must be finite and not negative."
+
+        if not (config.ValidationShare > 0.0 && config.ValidationShare < 1.0) then
+            Errors.user $"validation share {config.ValidationShare}: it must lie between 0 and 1."
+
+        inRange "crop padding" 0 1000 config.CropPadding
+
+        if config.Device <> "cpu" && config.Device <> "cuda" then
+            Errors.user $"device {config.Device}: it must be cpu or cuda."
+
+        if losses |> List.forall (fun (name, _) -> name <> config.Loss) then
+            let names = losses |> List.map fst |> String.concat ", "
+            Errors.user $"loss '{config.Loss}': the losses are {names}."
+
+    /// The learning rate of a step, counted from 0 over the whole run.
+    let learningRate (config: Config) (stepsPerEpoch: int) (step: int) : float =
+        let curve =
+            match config.Schedule with
+            | "cosine" -> Cosine
+            | "one-cycle" -> OneCycle
+            | _ -> MultiStep config.Milestones
+
+        Schedule.rate config.LearningRate curve config.Warmup config.Epochs stepsPerEpoch step
+
+    // ---- presets ----
+
+    /// Published schedules: name and what they are.
+    let presets: (string * string) list =
+        [ "paper-2020",
+          "the PatchUp paper's: preact-resnet-18 and -34 (width 64) 2000 epochs, the rate divided by ten at 500, 1000 and \
+           1500; wrn-28-10 400 epochs, at 200 and 300; batches of 100, learning rate 0.1, weight decay 0.0001" ]
+
+    /// The configuration with a published schedule for its model; a UserError where there is none.
+    let withPreset (name: string) (config: Config) : Config =
+        if presets |> List.forall (fun (known, _) -> known <> name) then
+            let names = presets |> List.map fst |> String.concat ", "
+            Errors.user $"preset '{name}': the presets are {names}."
+
+        let epochs, milestones, width =
+            match config.Model with
+            | "preact-resnet-18"
+            | "preact-resnet-34" -> 2000, [ 0.25; 0.5; 0.75 ], Some 64
+            | "wrn-28-10"
+            | "wrn-28-10-2020" -> 400, [ 0.5; 0.75 ], None
+            | model ->
+                Errors.user
+                    $"preset {name}: it has no schedule for {model}; it has one for preact-resnet-18, preact-resnet-34 and wrn-28-10."
+
+        { config with
+            Width = width
+            Epochs = epochs
+            BatchSize = 100
+            LearningRate = 0.1
+            Schedule = "multi-step"
+            Milestones = milestones
+            Warmup = 0.0
+            Momentum = 0.9
+            WeightDecay = 1e-4 }
+
+    // ---- files ----
+
+    /// In bytes.
+    let private longestFile = 1L <<< 24
+
+    /// The names of a configuration's values in JSON.
+    let private keys: string list =
+        [ for field in FSharpType.GetRecordFields typeof<Config> -> JsonNamingPolicy.CamelCase.ConvertName field.Name ]
+
+    let private parse (path: string) (text: string) : JsonObject =
+        let node =
+            try
+                JsonNode.Parse(text, documentOptions = JsonDocumentOptions(AllowDuplicateProperties = false))
+            with :? JsonException as error ->
+                Errors.user
+                    $"{path}: not JSON that could be a configuration (line {error.LineNumber.GetValueOrDefault() + 1L})."
+
+        match node with
+        | :? JsonObject as root ->
+            match root["config"] with
+            | :? JsonObject as config -> config
+            | _ -> root
+        | _ -> Errors.user $"{path}: a configuration is a JSON object."
+
+    /// A configuration with some values put in place of its own; None where they are of the wrong kind.
+    let private replaced (values: (string * JsonNode) list) (config: Config) : Config option =
+        let whole = JsonNode.Parse(Json.line config).AsObject()
+
+        for key, value in values do
+            whole[key] <- if isNull value then null else value.DeepClone()
+
+        Json.tryRead<Config>(whole.ToJsonString())
+
+    /// Reads a JSON file of a configuration, or of a record, which contains one: the values that it names, in place of the
+    /// standard ones, and their names. A UserError for a file that cannot be read, a name that is not known, a value of
+    /// the wrong kind, and the recipe of another version of the program.
+    let read (path: string) : Config * Set<string> =
+        let text =
+            Errors.reading path (fun () ->
+                use stream = Errors.openRead path
+
+                if stream.Length > longestFile then
+                    Errors.user $"{path}: {stream.Length} bytes; a configuration has fewer."
+
+                use reader = new StreamReader(stream)
+                reader.ReadToEnd())
+
+        let values = [ for KeyValue(key, value) in parse path text -> key, value ]
+
+        for key, value in values do
+            if not (List.contains key keys) then
+                let hint =
+                    (if key.Length > 40 then None else Notation.nearest keys key)
+                    |> Option.map (fun near -> $" (did you mean {near}?)")
+                    |> Option.defaultValue ""
+
+                let known = String.concat ", " keys
+                Errors.user $"{path}: '{key}' is not a configuration's{hint}; the names are {known}."
+
+            if (isNull value && key <> "width") || (replaced [ key, value ] standard).IsNone then
+                let shown = if isNull value then "null" else value.ToJsonString()
+
+                Errors.user
+                    $"{path}: {key} cannot be {shown}; the standard's is of the right kind: {Json.line standard}"
+
+        let config = (replaced values standard).Value
+
+        if config.Recipe <> standard.Recipe then
+            Errors.user
+                $"{path}: recipe {config.Recipe} is of another version of this program, whose results differ from this one's \
+                  ({standard.Recipe}); leave it out to train with this one's."
+
+        config, Set(List.map fst values)
