@@ -408,7 +408,7 @@ module Arguments =
 
     /// The configuration of a file: its method and its network's width are whole where it names one part of them.
     let private configOf (path: string) : Config =
-        let config, named = Config.read path
+        let config, named = ConfigFile.read path
         let has = named.Contains
 
         let config =

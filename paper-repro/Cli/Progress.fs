@@ -36,7 +36,7 @@ module Following =
           {epoch.ExpectedAccuracyUnderMixing:F1} %%, validation error {epoch.ValidationError:F1} %%"
 
     let private resumed (run: string) (history: Epoch list) =
-        $"{run}: goes on from its checkpoint, in epoch {history.Length + 1}"
+        $"{run}: goes on from its checkpoint, after {history.Length} whole epochs"
 
     let private plainly (streams: Streams) (images: int64) (work: (string -> Advance -> unit) -> unit) : unit =
         let clock = Stopwatch.StartNew()
@@ -51,9 +51,18 @@ module Following =
                 streams.Err.WriteLine(resumed run history)
             | Stepped count -> seen.Value <- seen.Value + int64 count
             | EpochDone epoch ->
-                let rate = float (seen.Value - before.Value) / clock.Elapsed.TotalSeconds
-                let left = duration (float (images - seen.Value) / rate)
-                streams.Err.WriteLine $"{line run epoch}, {rate:F0} images/s, {left} left"
+                // A run that is taken up at the end of an epoch reports it before it has trained on anything.
+                let trained = seen.Value - before.Value
+
+                let pace =
+                    if trained = 0L then
+                        ""
+                    else
+                        let rate = float trained / clock.Elapsed.TotalSeconds
+                        let left = duration (float (images - seen.Value) / rate)
+                        $", {rate:F0} images/s, {left} left"
+
+                streams.Err.WriteLine(line run epoch + pace)
 
         work report
 

@@ -19,6 +19,7 @@ let private suite =
           ReproTests.tests
           FetchTests.tests
           VerdictTests.tests
+          EngineTests.tests
           DocsTests.tests
           DeviceTests.tests ]
 
