@@ -802,5 +802,248 @@ let private fullDisk =
             Expect.contains second "code 0" $"to its end: {second}"
             Expect.equal (results (Path.Combine(folder, "copied"))) (results expected) "the same bytes"))
 
+let private recordIn (out: string) : Record =
+    File.ReadAllText(Directory.GetFiles(Path.Combine(out, "records"))[0])
+    |> Json.tryRead<Record>
+    |> Option.get
+
+let private notFinite =
+    testCase "a run that is no number any more says at which step, and which plan that was" (fun () ->
+        onImages (fun dataset ->
+            let config =
+                { configOf "hard-patchup" with
+                    LearningRate = 1e8
+                    Seed = 3 }
+
+            let message =
+                try
+                    runAlone config dataset |> ignore
+                    failtest "it does not fail"
+                with RunFailed message ->
+                    message
+
+            let found =
+                Regex.Match(
+                    message,
+                    @"^the loss is not finite \(epoch (\d+), step (\d+)\); .* plan is that of ""(.*)"" for the key \{ State = (0x[0-9a-f]{16})UL \}, the first index (\d+) and (\d+) samples"
+                )
+
+            Expect.isTrue found.Success message
+            let number (i: int) = int found.Groups[i].Value
+            let epoch, step = number 1, number 2
+            Expect.equal found.Groups[3].Value config.Notation "the notation"
+            // The mixing's key is the run's fifth child.
+            let key = Key.ofSeed 3 |> Key.child 4 |> Key.child (epoch - 1)
+            Expect.equal found.Groups[4].Value $"0x{key.State:x16}" "the key"
+            Expect.equal (number 5) (8 * (step - 1)) "the first index"
+            Expect.equal (number 6) (if step = 3 then 7 else 8) "of 23 images"
+
+            // It is the first such step: the run that ends before it has finite losses, as far as validation comes.
+            Expect.isFalse (epoch = 1 && step = 1) "the first step is from sound weights"))
+
+let private logging =
+    testCase "a run's log has a line for every epoch, and TensorBoard gets them and a picture" (fun () ->
+        inFolder (fun folder ->
+            let data = writeImages (Path.Combine(folder, "data"))
+            let out = Path.Combine(folder, "out")
+
+            let _, err =
+                succeed ([ "train"; "--method"; "cutmix"; "--tensorboard"; "--out"; out ] @ tiny data 3)
+
+            let record = recordIn out
+            let lines = File.ReadAllLines(Directory.GetFiles(Path.Combine(out, "logs"))[0])
+
+            Expect.equal
+                (lines |> Array.map (Json.tryRead<Epoch> >> Option.get) |> List.ofArray)
+                record.History
+                "an epoch a line"
+
+            Expect.stringContains err $"configuration {Json.line record.Config}" "the configuration is printed"
+
+            let files =
+                Directory.GetFiles(Path.Combine(out, "tensorboard"), "*", SearchOption.AllDirectories)
+                |> Array.sort
+
+            Expect.hasLength files 2 "events, and the picture"
+            let events = Text.Encoding.Latin1.GetString(File.ReadAllBytes files[0])
+
+            for text in [ "validation/error"; "training/loss"; "learning rate"; "mixed images"; "PNG" ] do
+                Expect.stringContains events text "the events"
+
+            Expect.equal (Regex.Matches(events, "validation/NLL").Count) 3 "an epoch each"
+            Expect.isGreaterThan (Images.read files[1]).Width 100 "the picture"))
+
+let private configuration =
+    testList
+        "configuration"
+        [ testCase "a record is a configuration, and options on the command line come before it" (fun () ->
+              inFolder (fun folder ->
+                  let data = writeImages (Path.Combine(folder, "data"))
+                  let out = Path.Combine(folder, "out")
+
+                  let options =
+                      [ "--method"
+                        "mixup-2020"
+                        "--seed"
+                        "5"
+                        "--schedule"
+                        "cosine"
+                        "--ema"
+                        "0.5" ]
+                      @ [ "--warmup"; "0.5"; "--clip-norm"; "3"; "--label-smoothing"; "0.1" ]
+
+                  succeed ([ "train"; "--out"; out ] @ options @ tiny data 1) |> ignore
+                  let file = Directory.GetFiles(Path.Combine(out, "records"))[0]
+                  let config = (recordIn out).Config
+
+                  Expect.equal
+                      (config.Schedule, config.EmaDecay, config.Warmup, config.ClipNorm)
+                      ("cosine", 0.5, 0.5, 3.0)
+                      "what the options said"
+
+                  let again = [ "train"; "--config"; file; "--data"; data; "--out"; out ]
+                  let _, err = succeed again
+                  Expect.stringContains err "1 of 1 runs are finished already." "the same run"
+
+                  let other = Path.Combine(folder, "other")
+
+                  succeed (
+                      [ "train"; "--config"; file; "--data"; data; "--out"; other ]
+                      @ [ "--method"; "none"; "--seed"; "6"; "--epochs"; "2" ]
+                  )
+                  |> ignore
+
+                  Expect.equal
+                      (recordIn other).Config
+                      { Config.withMethod (Arguments.method' "none") config with
+                          Seed = 6
+                          Epochs = 2 }
+                      "the rest stays"
+
+                  let code, _, err = patchup [ "train"; "--config"; file; "--out"; other ]
+                  Expect.equal code 2 "other images"
+                  Expect.stringContains err "name it with --data" "what to do"))
+
+          testCase "a part of a configuration takes the rest from the defaults" (fun () ->
+              inFolder (fun folder ->
+                  let file = Path.Combine(folder, "config.json")
+
+                  let read (json: string) =
+                      File.WriteAllText(file, json)
+
+                      let _, training =
+                          Arguments.parseTraining<TrainArguments> "train" [| "--config"; file; "--device"; "cpu" |]
+
+                      Arguments.config training
+
+                  Expect.equal (read "{}") Config.standard "nothing"
+                  Expect.equal (read """{"config": {"epochs": 9}}""").Epochs 9 "inside of a record"
+
+                  Expect.equal
+                      (read """{"method": "mixup-2020"}""")
+                      (Config.withMethod (Arguments.method' "mixup-2020") Config.standard)
+                      "a method has its notation and its loss"
+
+                  Expect.equal
+                      (read """{"notation": "cells 0.5 |> swap |> at input"}""").Method
+                      "cells 0.5 |> swap |> at input"
+                      "a line is its own name"
+
+                  Expect.equal
+                      (read """{"method": "mixup-2020", "loss": "brier"}""").Loss
+                      "brier"
+                      "a loss of one's own"
+
+                  Expect.equal (read """{"model": "wrn-10-1"}""").Width None "a model that says how wide it is"
+                  Expect.equal (read """{"model": "resnet-18", "width": 3}""").Width (Some 3) "one that does not"))
+
+          testCase "presets are the published schedules" (fun () ->
+              let preset more =
+                  let _, training =
+                      Arguments.parseTraining<TrainArguments>
+                          "train"
+                          (Array.ofList ([ "--preset"; "paper-2020" ] @ more))
+
+                  let config = Arguments.config training
+
+                  config.Epochs,
+                  [ for epoch in 1 .. config.Epochs - 1 do
+                        let rate epoch = Config.learningRate config 1 epoch
+
+                        if rate epoch <> rate (epoch - 1) then
+                            epoch ],
+                  (config.Width, config.BatchSize, config.LearningRate, config.WeightDecay, config.Momentum)
+
+              let settings width = width, 100, 0.1, 1e-4, 0.9
+
+              for model in [ "preact-resnet-18"; "preact-resnet-34" ] do
+                  Expect.equal (preset [ "--model"; model ]) (2000, [ 500; 1000; 1500 ], settings (Some 64)) model
+
+              for model in [ "wrn-28-10"; "wrn-28-10-2020" ] do
+                  Expect.equal (preset [ "--model"; model ]) (400, [ 200; 300 ], settings None) model
+
+              let epochs, _, _ = preset [ "--epochs"; "8" ]
+              Expect.equal epochs 8 "an option comes before it")
+
+          testCase "what a configuration cannot hold is refused by name" (fun () ->
+              inFolder (fun folder ->
+                  let file = Path.Combine(folder, "config.json")
+                  let out = Path.Combine(folder, "out")
+
+                  for json, expected in
+                      [ """{"epoch": 3}""",
+                        "'epoch' is not a configuration's (did you mean epochs?); the names are recipe, method"
+                        """{"epochs": 3.5}""", "epochs cannot be 3.5; it is something like 6"
+                        """{"method": null}""", "method cannot be null"
+                        """{"milestones": [0.5, "x"]}""", "milestones cannot be"
+                        """{"epochs": 3, "epochs": 4}""", "not JSON that could be a configuration"
+                        """[1]""", "a JSON object"
+                        """{"epochs": """, "not JSON that could be a configuration"
+                        """{"recipe": 99}""", "recipe 99 is of another version"
+                        """{"method": "mixup", "notation": "identity"}""", "not the file's notation"
+                        """{"method": "mixap"}""", "did you mean 'mixup'"
+                        """{"device": "gpu"}""", "device 'gpu'"
+                        """{"schedule": "linear"}""", "multi-step, cosine, one-cycle"
+                        """{"warmup": 6}""", "warm-up 6: it must lie in [0, 6)"
+                        """{"warmup": 1, "schedule": "one-cycle"}""", "has its own"
+                        """{"milestones": [0.5, 2]}""", "milestones 0.5, 2"
+                        """{"emaDecay": 1}""", "moving average"
+                        """{"clipNorm": -1}""", "clip norm -1"
+                        """{"momentum": -1}""", "momentum -1"
+                        """{"weightDecay": -1}""", "weight decay -1"
+                        """{"validationShare": 1}""", "validation share 1"
+                        """{"cropPadding": -1}""", "crop padding -1" ] do
+                      File.WriteAllText(file, json)
+                      let code, printed, err = patchup [ "train"; "--config"; file; "--out"; out ]
+                      Expect.equal (code, printed) (2, "") $"{json}: {err}"
+                      Expect.stringContains err expected json
+                      Expect.hasLength (err.TrimEnd().Split '\n') 1 json
+
+                  for arguments, expected in
+                      [ [ "--config"; Path.Combine(folder, "none.json") ], "no such file"
+                        [ "--preset"; "paper" ], "the presets are paper-2020"
+                        [ "--preset"; "paper-2020"; "--model"; "resnet-50" ], "no schedule for resnet-50"
+                        [ "--checkpoint-every"; "0" ], "at least one step"
+                        [ "--schedule"; "step" ], "schedule 'step'" ] do
+                      let code, printed, err = patchup ([ "train"; "--out"; out ] @ arguments)
+                      Expect.equal (code, printed) (2, "") $"{arguments}: {err}"
+                      Expect.stringContains err expected $"{arguments}"
+
+                  Expect.isFalse (Directory.Exists out) "nothing is written")) ]
+
 let tests =
-    testSequenced (testList "engine" [ sgd; clipping; schedules; averaging; resuming; killing; signals; fullDisk ])
+    testSequenced (
+        testList
+            "engine"
+            [ sgd
+              clipping
+              schedules
+              averaging
+              resuming
+              notFinite
+              logging
+              configuration
+              signals
+              fullDisk
+              killing ]
+    )
