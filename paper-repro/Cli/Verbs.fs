@@ -580,6 +580,17 @@ module Verbs =
             int64 (missing.Length * configs.Head.Epochs)
             * int64 (Setup.trainingImages configs.Head dataset)
 
+        // Of runs that were killed when they had just been finished.
+        for config in List.except missing configs do
+            let path = Records.checkpointsPath manner.Out config
+
+            if Directory.Exists path then
+                try
+                    Checkpointing.openFolder ignore path |> Checkpointing.remove
+                with UserError _ ->
+                    // Another process is about to do so.
+                    ()
+
         if missing.Length < configs.Length then
             streams.Err.WriteLine $"{configs.Length - missing.Length} of {configs.Length} runs are finished already."
 
@@ -601,7 +612,9 @@ module Verbs =
                                     trainOne manner dataset stop report config folder
                                 with UserError message ->
                                     // What the user could have put right was refused before.
-                                    raise (RunFailed message))))
+                                    raise (RunFailed message)
+                            else
+                                Checkpointing.remove folder)))
             finally
                 Seq.iter Checkpointing.close folders
 

@@ -16,9 +16,13 @@ module Log =
     let start (path: string) (epochs: Epoch list) : unit =
         Errors.writing path (fun stream -> stream.Write(Text.Encoding.UTF8.GetBytes(lines epochs)))
 
-    /// Adds an epoch's line.
+    /// Adds an epoch's line; a UserError where that is not possible.
     let add (path: string) (epoch: Epoch) : unit =
-        Errors.reading path (fun () -> File.AppendAllText(path, lines [ epoch ]))
+        try
+            File.AppendAllText(path, lines [ epoch ])
+        with
+        | :? UnauthorizedAccessException
+        | :? IOException as error -> Errors.user $"{path}: it cannot be written ({error.Message})"
 
     /// Follows a run with the file at this path.
     let follow (path: string) (advance: Advance) : unit =

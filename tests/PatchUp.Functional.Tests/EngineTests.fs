@@ -871,7 +871,21 @@ let private logging =
                 Expect.stringContains events text "the events"
 
             Expect.equal (Regex.Matches(events, "validation/NLL").Count) 3 "an epoch each"
-            Expect.isGreaterThan (Images.read files[1]).Width 100 "the picture"))
+            Expect.isGreaterThan (Images.read files[1]).Width 100 "the picture"
+
+            // As if it had been killed when its record had just been written.
+            let left =
+                Path.Combine(
+                    out,
+                    "checkpoints",
+                    Path.GetFileNameWithoutExtension(Directory.GetFiles(Path.Combine(out, "records"))[0])
+                )
+
+            Directory.CreateDirectory left |> ignore
+            File.WriteAllText(Path.Combine(left, "epoch-000001-step-00000000.safetensors"), "")
+            let _, err = succeed ([ "train"; "--method"; "cutmix"; "--out"; out ] @ tiny data 3)
+            Expect.stringContains err "1 of 1 runs are finished already." "it is finished"
+            Expect.isFalse (Directory.Exists left) "and its checkpoints are gone"))
 
 let private configuration =
     testList
@@ -956,6 +970,17 @@ let private configuration =
 
                   Expect.equal (read """{"model": "wrn-10-1"}""").Width None "a model that says how wide it is"
                   Expect.equal (read """{"model": "resnet-18", "width": 3}""").Width (Some 3) "one that does not"))
+
+          testCase "the file in docs/training.md is read" (fun () ->
+              inFolder (fun folder ->
+                  let docs = File.ReadAllText(Path.Combine(Docs.root, "docs", "training.md"))
+                  let found = Regex.Match(docs, @"```json\n(.*?)```", RegexOptions.Singleline)
+                  let file = Path.Combine(folder, "config.json")
+                  File.WriteAllText(file, found.Groups[1].Value)
+                  let config, named = ConfigFile.read file
+                  Expect.equal (config.Epochs, config.EmaDecay) (20, 0.999) "its values"
+                  Expect.hasLength named 6 "its names"
+                  Config.check { config with Width = None }))
 
           testCase "presets are the published schedules" (fun () ->
               let preset more =
