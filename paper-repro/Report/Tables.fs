@@ -50,6 +50,34 @@ module Tables =
     let count (value: int64) : string =
         value.ToString("N0", CultureInfo.InvariantCulture)
 
+    /// How the learning rate goes, and what else the optimiser does.
+    let private optimiser (config: Config) : string =
+        let share (value: float) =
+            match value with
+            | 0.25 -> "1/4"
+            | 0.5 -> "1/2"
+            | 0.75 -> "3/4"
+            | other -> string other
+
+        let curve =
+            match config.Schedule, List.map share config.Milestones with
+            | "multi-step", [] -> ""
+            | "multi-step", [ one ] -> $", divided by ten at {one} of the epochs"
+            | "multi-step", several ->
+                let last = List.last several
+                let others = several |> List.truncate (several.Length - 1) |> String.concat ", "
+                $", divided by ten at {others} and {last} of the epochs"
+            | name, _ -> $", {name}"
+
+        [ $"learning rate {config.LearningRate}{curve}"
+          if config.Warmup > 0.0 then
+              $"warm-up of {config.Warmup} epochs"
+          if config.ClipNorm > 0.0 then
+              $"gradients clipped to a norm of {config.ClipNorm}"
+          if config.EmaDecay > 0.0 then
+              $"weights averaged with the decay {config.EmaDecay}" ]
+        |> String.concat ", "
+
     let private notes (records: Record list) =
         let config = records.Head.Config
         let held = 100.0 * config.ValidationShare
@@ -63,7 +91,7 @@ module Tables =
         [ $"{config.Data}: {count (int64 config.TrainPerClass)} training images a class, {held:F0} %% of them held out for \
             validation, and {count (int64 config.TestPerClass)} test images a class. {config.Model}{width} \
             ({records.Head.Parameters:N0} parameters); epochs: {config.Epochs}, batch size \
-            {config.BatchSize}, learning rate {config.LearningRate}, divided by ten at 1/2 and 3/4 of the epochs; \
+            {config.BatchSize}, {optimiser config}; \
             seeds: {seeds}; threads: {config.Threads}. The best epoch by validation is tested once."
           "A seed gives every method the same initial weights, split, order and augmentation; differences are paired \
            by seed, with Student-t intervals. Few seeds, short training and narrow networks order nothing: read the \

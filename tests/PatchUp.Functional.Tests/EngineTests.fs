@@ -308,7 +308,7 @@ let private resuming =
         "resuming"
         [ testCase "stopped at any place and gone on with, a run gives the same bits" (fun () ->
               onImages (fun dataset ->
-                  for config in [ rich; configOf "hard-patchup" ] do
+                  for config, stride in [ rich, 1; configOf "hard-patchup", 4 ] do
                       let expected = runAlone config dataset
 
                       let rec from stopAt =
@@ -338,7 +338,7 @@ let private resuming =
                                       Expect.equal seen (3L * 23L) "every image is counted once"
                                       false)
 
-                          if isOver then stopAt else from (stopAt + 1)
+                          if isOver then stopAt else from (stopAt + stride)
 
                       // Nine steps, three epochs, three validations and a test.
                       Expect.isGreaterThan (from 1) 16 "places to stop at"))
@@ -662,6 +662,17 @@ let private killing =
                 child.Kill()
                 kills.Value <- kills.Value + 1
                 note child
+
+            // What a kill leaves while a file is written.
+            let name =
+                Path.GetFileName(Directory.GetDirectories(Path.Combine(out, "checkpoints"))[0])
+
+            File.WriteAllText(Path.Combine(out, "weights", $".{name}.safetensors.abc.tmp"), "half")
+
+            File.WriteAllText(
+                Path.Combine(out, "checkpoints", name, ".epoch-000001-step-00000000.safetensors.abc.tmp"),
+                "half"
+            )
 
             use last = start command
             Expect.equal last.ExitCode 0 $"it comes to its end: {last.Lines}"
@@ -1056,6 +1067,36 @@ let private configuration =
 
                   Expect.isFalse (Directory.Exists out) "nothing is written")) ]
 
+let private noting =
+    testCase "a table's notes say how the learning rate goes" (fun () ->
+        let notes change =
+            let record: Record =
+                { Config = change Config.standard
+                  Parameters = 7L
+                  BestEpoch = 1
+                  TestError = 1.0
+                  TestNll = 1.0
+                  History = [] }
+
+            Tables.text (Tables.compare [ record ])
+
+        for change, expected in
+            [ id, "learning rate 0.1, divided by ten at 1/2 and 3/4 of the epochs; seeds"
+              (fun config ->
+                  { config with
+                      Milestones = [ 0.25; 0.5; 0.9 ] }),
+              "divided by ten at 1/4, 1/2 and 0.9 of the epochs;"
+              (fun config -> { config with Milestones = [ 0.75 ] }), "0.1, divided by ten at 3/4 of the epochs;"
+              (fun config -> { config with Milestones = [] }), "learning rate 0.1; seeds"
+              (fun config ->
+                  { config with
+                      Schedule = "cosine"
+                      Warmup = 2.0
+                      ClipNorm = 5.0
+                      EmaDecay = 0.99 }),
+              "learning rate 0.1, cosine, warm-up of 2 epochs, gradients clipped to a norm of 5, weights averaged with the decay 0.99;" ] do
+            Expect.stringContains (notes change) expected expected)
+
 let tests =
     testSequenced (
         testList
@@ -1068,6 +1109,7 @@ let tests =
               notFinite
               logging
               configuration
+              noting
               signals
               fullDisk
               killing ]

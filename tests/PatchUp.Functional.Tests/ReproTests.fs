@@ -875,7 +875,9 @@ let private soak =
             let batch =
                 Batch.create (model.Normalise images) (Targets.ofIndices torch.CPU 10 labels)
 
-            let struct (loss, _) = Trainer.step CrossEntropy (fun () -> Sgd.step 0.01 sgd) staged plan batch
+            let struct (loss, _) =
+                Trainer.step CrossEntropy (fun () -> Sgd.step 0.01 sgd) staged plan batch
+
             Batch.dispose batch
             Expect.isTrue (Double.IsFinite loss) "a finite loss"
 
