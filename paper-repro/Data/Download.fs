@@ -425,8 +425,7 @@ module Download =
     /// What is left of the part, in words; nothing where it is of no use.
     let private left (job: Job) =
         match resumable job with
-        | Some(there, _) ->
-            $"{there} of {job.File.Size} bytes are kept in {job.Part.Name}"
+        | Some(there, _) -> $"{there} of {job.File.Size} bytes are kept in {job.Part.Name}"
         | None -> "nothing is kept"
 
     let private giveUp (job: Job) (reason: string) : 'a =

@@ -98,7 +98,14 @@ module internal Layers =
     let sequential (parts: (string * Module) list) : Module =
         composite "Sequential" parts (fun x -> (x, parts) ||> List.fold (fun x (_, part) -> part.call x))
 
-    let private convolution bias (device: torch.Device) (channels: int) (width: int) (kernel: int) (stride: int) : Module =
+    let private convolution
+        bias
+        (device: torch.Device)
+        (channels: int)
+        (width: int)
+        (kernel: int)
+        (stride: int)
+        : Module =
         torch.nn.Conv2d(
             int64 channels,
             int64 width,

@@ -32,7 +32,9 @@ module WideResNet =
         if stride = 1 && channels = width then
             Layers.composite "Block" parts (run id)
         else
-            let shortcut = Layers.sequential [ "0", Layers.biasedConv device channels width 1 stride ]
+            let shortcut =
+                Layers.sequential [ "0", Layers.biasedConv device channels width 1 stride ]
+
             Layers.composite "Block" (parts @ [ "shortcut", shortcut ]) (run shortcut.call)
 
     let private build name sections count flavour (device: torch.Device) (settings: NetworkSettings) =

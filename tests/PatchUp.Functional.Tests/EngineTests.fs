@@ -101,7 +101,7 @@ let private part (folder: string) (stopAt: int) (every: int option) config datas
                     dataset
                 |> resultOf
                 |> Some
-            with Interrupted ->
+            with Interrupted _ ->
                 None
 
         result, List.ofSeq events, List.ofSeq warnings
