@@ -3,24 +3,11 @@ namespace PatchUp.Repro
 open PatchUp.Functional
 open System
 open System.Collections.Generic
-open System.Formats.Tar
 open System.IO
-open System.IO.Compression
 open System.Security.Cryptography
 open System.Text
 open System.Text.Json
-open System.Threading.Tasks
 open TorchSharp
-
-/// Images with their classes.
-[<NoEquality; NoComparison>]
-type Split =
-    {
-        /// uint8 `[N,3,H,W]`, on the CPU, contiguous.
-        Images: torch.Tensor
-        /// N class indices.
-        Labels: int[]
-    }
 
 /// A training and a test set over the same classes.
 [<NoEquality; NoComparison>]
@@ -34,55 +21,6 @@ type Dataset =
         /// SHA-256 of the archive's bytes, or of a folder's path and its files' names, sizes and times; in hexadecimal.
         Fingerprint: string
     }
-
-[<RequireQualifiedAccess>]
-module Split =
-
-    /// The number of images.
-    let count (split: Split) : int = split.Labels.Length
-
-    /// The images of these indices in this order, as a split of its own; an ArgumentException for an index outside.
-    let select (indices: int[]) (split: Split) : Split =
-        for index in indices do
-            if index < 0 || index >= count split then
-                invalidArg
-                    (nameof indices)
-                    $"The index {index} is outside the {count split} images 0 .. {count split - 1}."
-
-        { Images = Scope.run (fun () -> split.Images.index_select (0L, torch.tensor (Array.map int64 indices)))
-          Labels = indices |> Array.map (fun index -> split.Labels[index]) }
-
-    /// Splits off a validation set: the first `validation` images of the permutation of 0 .. N - 1; the rest stay for
-    /// training. Gives (training, validation); an ArgumentException unless it is a permutation and both have an image.
-    let holdOut (validation: int) (permutation: int[]) (split: Split) : Split * Split =
-        if Array.sort permutation <> Array.init (count split) id then
-            invalidArg (nameof permutation) $"It must be a permutation of 0 .. {count split - 1}."
-
-        if validation < 1 || validation >= count split then
-            invalidArg
-                (nameof validation)
-                $"{validation} validation images of {count split}: both parts need at least one."
-
-        select (Array.skip validation permutation) split, select (Array.take validation permutation) split
-
-    /// The first images of each class, in the order of the split; a class that has fewer gives all that it has.
-    let internal firstOfEach (perClass: int) (split: Split) : Split =
-        let taken = Dictionary<int, int>()
-
-        let keep label =
-            let before = taken.GetValueOrDefault label
-            taken[label] <- before + 1
-            before < perClass
-
-        let indices =
-            [| for index in 0 .. count split - 1 do
-                   if keep split.Labels[index] then
-                       index |]
-
-        select indices split
-
-    /// Frees the images.
-    let dispose (split: Split) : unit = split.Images.Dispose()
 
 [<RequireQualifiedAccess>]
 module Dataset =
@@ -125,93 +63,40 @@ module Dataset =
         | [ top; set; name; file ] when isSet set -> Some(top, set, name, Some file)
         | _ -> None
 
-    // Archives: entries are only ever read into memory, whatever their names
+    // Archives
 
     /// The largest image file, in bytes.
     let private largestFile = 1L <<< 26
 
-    let private bytesOf (path: string) (entry: TarEntry) : byte[] =
-        match entry.EntryType with
-        | TarEntryType.RegularFile
-        | TarEntryType.V7RegularFile
-        | TarEntryType.ContiguousFile -> ()
-        | other -> Errors.user $"{path}: {entry.Name} is a {other}, not a file; pack the image itself."
-
+    let private bytesOf (path: string) (entry: Entry) : byte[] =
         if entry.Length > largestFile then
             Errors.user $"{path}: {entry.Name} has {entry.Length} bytes; an image may have {largestFile}."
 
+        use stream = entry.Open()
         let bytes = Array.zeroCreate<byte>(int entry.Length)
-
-        if bytes.Length > 0 then
-            entry.DataStream.ReadExactly bytes
-
+        stream.ReadExactly bytes
         bytes
 
-    let private entriesOf (path: string) (tar: TarReader) : (string * Listing) list =
-        [ let mutable entry = tar.GetNextEntry()
-
-          while not (isNull entry) do
-              match placeOf entry.Name with
-              | Some(top, set, name, Some file) when isImage file ->
-                  let bytes = bytesOf path entry
-
-                  let item =
-                      { Name = $"{set}/{name}/{file}"
-                        Set = set
-                        Class = name
-                        Bytes = fun () -> bytes }
-
-                  top,
-                  { Items = [ item ]
-                    Folders = [ set, name ] }
-              | Some(top, set, name, file) when file.IsSome || entry.EntryType = TarEntryType.Directory ->
-                  top, { Items = []; Folders = [ set, name ] }
-              | _ -> ()
-
-              entry <- tar.GetNextEntry() ]
-
-    /// A tar ends in zero blocks: without them it, or the gzip file around it, was cut short.
-    let private checkEnd (stream: Stream) =
-        let block = Array.create 512 255uy
-
-        if stream.Length >= 512L then
-            stream.Seek(-512L, SeekOrigin.End) |> ignore
-            stream.ReadExactly block
-
-        if Array.exists ((<>) 0uy) block then
-            raise (InvalidDataException "it has no end mark")
-
-        stream.Seek(0L, SeekOrigin.Begin) |> ignore
-
-    let private isGzip (stream: Stream) =
-        let first = stream.ReadByte()
-        let second = stream.ReadByte()
-        stream.Seek(0L, SeekOrigin.Begin) |> ignore
-        first = 0x1f && second = 0x8b
-
-    let private listArchive (path: string) (stream: Stream) : Listing =
-        let readTar (plain: Stream) =
-            checkEnd plain
-            use tar = new TarReader(plain, true)
-            entriesOf path tar
-
-        let read () =
-            if isGzip stream then
-                use packed = new GZipStream(stream, CompressionMode.Decompress, true)
-                use plain = new MemoryStream()
-                packed.CopyTo plain
-                readTar plain
-            else
-                readTar stream
-
+    let private listArchive (path: string) (archive: Entry list) : Listing =
         let entries =
-            try
-                read ()
-            with
-            | UserError _ -> reraise ()
-            | error ->
-                let reason = error.Message.TrimEnd '.'
-                Errors.user $"{path}: not a whole .tar, .tar.gz or .tgz archive ({reason}); fetch or pack it again."
+            archive
+            |> List.choose (fun entry ->
+                match placeOf entry.Name with
+                | Some(top, set, name, Some file) when isImage file && not entry.IsFolder ->
+                    let item =
+                        { Name = $"{set}/{name}/{file}"
+                          Set = set
+                          Class = name
+                          Bytes = fun () -> bytesOf path entry }
+
+                    Some(
+                        top,
+                        { Items = [ item ]
+                          Folders = [ set, name ] }
+                    )
+                | Some(top, set, name, file) when file.IsSome || entry.IsFolder ->
+                    Some(top, { Items = []; Folders = [ set, name ] })
+                | _ -> None)
 
         match entries |> List.map fst |> List.distinct with
         | []
@@ -335,53 +220,20 @@ module Dataset =
 
         items
 
-    /// Decodes in parallel into one tensor; the error, if any, is that of the first image that has one.
-    let private decode (path: string) (first: Item) (height: int) (width: int) (items: Item[]) : torch.Tensor =
-        let size = 3 * height * width
-
-        if int64 items.Length * int64 size > int64 Array.MaxLength then
-            Errors.user $"{path}: {items.Length} images of {width} x {height} pixels are more than 2 GiB; take fewer."
-
-        let images =
-            torch.empty ([| int64 items.Length; 3L; int64 height; int64 width |], dtype = torch.uint8)
-
-        let errors = Array.create<exn option> items.Length None
-
-        let one (i: int) =
-            try
-                let pixels = Images.decode $"{path}: {items[i].Name}" (items[i].Bytes())
-
-                if pixels.Height <> height || pixels.Width <> width then
-                    Errors.user
-                        $"{path}: {items[i].Name} has {pixels.Width} x {pixels.Height} pixels and {first.Name} has \
-                          {width} x {height}; all images must have one size."
-
-                pixels.Planes.CopyTo(images.bytes.Slice(i * size, size))
-            with error ->
-                errors[i] <- Some error
-
-        Parallel.For(0, items.Length, one) |> ignore
-
-        match Array.tryPick id errors with
-        | Some error -> raise error
-        | None -> images
-
     let private assemble (path: string) (name: string) (fingerprint: string) (listing: Listing) : Dataset =
         let train = classesOf path "train" listing
         let test = classesOf path "test" listing
         checkSameClasses path train test
         let items = inOrder path "train" listing, inOrder path "test" listing
-        let first = (fst items)[0]
-        let pixels = Images.decode $"{path}: {first.Name}" (first.Bytes())
         let indices = train |> List.mapi (fun i name -> name, i) |> dict
 
         let labels (items: Item[]) =
             items |> Array.map (fun item -> indices[item.Class])
 
-        let both = [ fst items; snd items ]
+        let files (items: Item[]) =
+            items |> Array.map (fun item -> item.Name, item.Bytes)
 
-        let tensors =
-            Scope.many (fun () -> both |> List.map (decode path first pixels.Height pixels.Width))
+        let tensors = Images.stacks path [ files (fst items); files (snd items) ]
 
         { Name = name
           Classes = Array.ofList train
@@ -514,7 +366,9 @@ module Dataset =
     let private ofStream (cache: string option) (path: string) (name: string) (stream: Stream) : Dataset =
         let fingerprint = Convert.ToHexStringLower(SHA256.HashData stream)
         stream.Seek(0L, SeekOrigin.Begin) |> ignore
-        throughCache cache name fingerprint (fun () -> assemble path name fingerprint (listArchive path stream))
+
+        throughCache cache name fingerprint (fun () ->
+            Archive.using path stream (listArchive path >> assemble path name fingerprint))
 
     let private ofFolder (cache: string option) (path: string) : Dataset =
         let listing = Errors.reading path (fun () -> listFolder path)

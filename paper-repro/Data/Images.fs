@@ -4,6 +4,7 @@ open PatchUp.Functional
 open System
 open System.IO
 open System.Runtime.InteropServices
+open System.Threading.Tasks
 open SkiaSharp
 open TorchSharp
 
@@ -142,3 +143,44 @@ module Images =
             invalidArg (nameof bitmap) "A bitmap without pixels cannot be encoded."
 
         Errors.writing path encoded.SaveTo
+
+    let private stack (path: string) (first: string, size: Pixels) (files: (string * (unit -> byte[]))[]) =
+        let height, width = size.Height, size.Width
+        let area = 3 * height * width
+
+        if int64 files.Length * int64 area > int64 Array.MaxLength then
+            Errors.user $"{path}: {files.Length} images of {width} x {height} pixels are more than 2 GiB; take fewer."
+
+        let images =
+            torch.empty ([| int64 files.Length; 3L; int64 height; int64 width |], dtype = torch.uint8)
+
+        let errors = Array.create<exn option> files.Length None
+
+        let one (i: int) =
+            try
+                let name, bytes = files[i]
+                let pixels = decode $"{path}: {name}" (bytes ())
+
+                if pixels.Height <> height || pixels.Width <> width then
+                    Errors.user
+                        $"{path}: {name} has {pixels.Width} x {pixels.Height} pixels and {first} has {width} x \
+                          {height}; all images must have one size."
+
+                pixels.Planes.CopyTo(images.bytes.Slice(i * area, area))
+            with error ->
+                errors[i] <- Some error
+
+        Parallel.For(0, files.Length, one) |> ignore
+
+        match Array.tryPick id errors with
+        | Some error -> raise error
+        | None -> images
+
+    /// Decodes sets of named image files in parallel, each into a tensor uint8 `[N,3,H,W]`; all images of all sets must have
+    /// the first one's size. The UserError, if any, is that of the first image that has one, below `path`.
+    let stacks (path: string) (sets: (string * (unit -> byte[]))[] list) : torch.Tensor list =
+        match sets |> List.tryPick Array.tryHead with
+        | None -> Errors.user $"{path}: it has no images."
+        | Some(first, bytes) ->
+            let size = decode $"{path}: {first}" (bytes ())
+            Scope.many (fun () -> sets |> List.map (stack path (first, size)))
