@@ -25,7 +25,7 @@ type Dataset =
 [<RequireQualifiedAccess>]
 module Dataset =
 
-    // Where the images are
+    // Where the images are, in the layout SET/CLASS/FILE
 
     /// An image file of the layout SET/CLASS/FILE.
     [<NoEquality; NoComparison>]
@@ -40,8 +40,6 @@ module Dataset =
     type private Listing =
         { Items: Item list
           Folders: (string * string) list }
-
-    let private layout = "train/CLASS/*.jpg and test/CLASS/*.jpg (or .jpeg, .png)"
 
     let private isSet name = (name = "train" || name = "test")
 
@@ -152,8 +150,7 @@ module Dataset =
                             Class = name
                             Bytes = fun () -> Errors.reading path (fun () -> File.ReadAllBytes path) } ] }
 
-    let private fingerprintOfFolder (folder: string) (listing: Listing) =
-        let root = rootOf folder
+    let private fingerprintOfFolder (root: string) (names: string list) =
         use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
 
         let add (text: string) =
@@ -161,10 +158,7 @@ module Dataset =
 
         add (Path.GetFullPath root)
 
-        for name in
-            listing.Items
-            |> List.map _.Name
-            |> List.sortWith (fun a b -> String.CompareOrdinal(a, b)) do
+        for name in names |> List.sortWith (fun a b -> String.CompareOrdinal(a, b)) do
             let file = FileInfo(Path.Combine(root, name))
             add $"{name} {file.Length} {file.LastWriteTimeUtc.Ticks}"
 
@@ -187,10 +181,12 @@ module Dataset =
             |> List.sortWith (fun a b -> String.CompareOrdinal(a, b))
 
         if classes.IsEmpty then
-            Errors.user $"{path}: it has no class folders in {set}/; the layout is {layout}."
+            Errors.user $"{path}: it has no class folders in {set}/; the layouts are {Layouts.known}."
 
         match classes |> List.tryFind (filled.Contains >> not) with
-        | Some name -> Errors.user $"{path}: the class folder {set}/{name} holds no image; the layout is {layout}."
+        | Some name ->
+            Errors.user
+                $"{path}: the class folder {set}/{name} holds no image; the layout is {Layouts.classFoldersShown}."
         | None -> classes
 
     let private checkSameClasses (path: string) (train: string list) (test: string list) =
@@ -336,14 +332,6 @@ module Dataset =
 
         found
 
-    let private throughCache (cache: string option) (name: string) (fingerprint: string) (make: unit -> Dataset) =
-        match cache |> Option.bind (fun folder -> fetch folder name fingerprint) with
-        | Some dataset -> dataset
-        | None ->
-            let dataset = make ()
-            cache |> Option.iter (fun folder -> store folder dataset)
-            dataset
-
     /// The folder `patchup` in the user's cache folder (XDG_CACHE_HOME, else .cache at home, or Windows' local
     /// application data); None where the user has none.
     let cacheFolder () : string option =
@@ -363,42 +351,126 @@ module Dataset =
 
     // Opening
 
-    let private ofStream (cache: string option) (path: string) (name: string) (stream: Stream) : Dataset =
+    /// A data set before it is read.
+    [<NoEquality; NoComparison>]
+    type private Source =
+        {
+            Name: string
+            Fingerprint: string
+            IsSlow: bool
+            /// Its layout and itself.
+            Read: unit -> string * Dataset
+        }
+
+    let private ofSets (name: string) (fingerprint: string) (layout: Layout) (sets: Sets) : string * Dataset =
+        layout.Name,
+        { Name = name
+          Classes = sets.Classes
+          Train = sets.Train
+          Test = sets.Test
+          Fingerprint = fingerprint }
+
+    let private ofStream (path: string) (name: string) (stream: Stream) : Source =
         let fingerprint = Convert.ToHexStringLower(SHA256.HashData stream)
         stream.Seek(0L, SeekOrigin.Begin) |> ignore
 
-        throughCache cache name fingerprint (fun () ->
-            Archive.using path stream (listArchive path >> assemble path name fingerprint))
+        let read () =
+            Archive.using path stream (fun entries ->
+                let files = Files.ofEntries path entries
 
-    let private ofFolder (cache: string option) (path: string) : Dataset =
-        let listing = Errors.reading path (fun () -> listFolder path)
-        let fingerprint = Errors.reading path (fun () -> fingerprintOfFolder path listing)
+                match Layouts.recognise files with
+                | Some(folder, layout) -> layout.Read files folder |> ofSets name fingerprint layout
+                | None -> Layouts.classFolders, listArchive path entries |> assemble path name fingerprint)
+
+        { Name = name
+          Fingerprint = fingerprint
+          IsSlow = true
+          Read = read }
+
+    let private ofFolder (path: string) : Source =
+        let files = Files.ofFolder path
 
         let name =
             Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath path))
 
-        throughCache cache name fingerprint (fun () -> assemble path name fingerprint listing)
+        let fingerprint root names =
+            Errors.reading path (fun () -> fingerprintOfFolder root names)
+
+        match Layouts.recognise files with
+        | Some(folder, layout) ->
+            let names = Files.all files folder |> List.map (Files.inside folder)
+            let fingerprint = fingerprint (Path.Combine(path, folder)) names
+
+            { Name = name
+              Fingerprint = fingerprint
+              IsSlow = layout.IsSlow
+              Read = fun () -> layout.Read files folder |> ofSets name fingerprint layout }
+        | None ->
+            let listing = Errors.reading path (fun () -> listFolder path)
+            let fingerprint = fingerprint (rootOf path) (listing.Items |> List.map _.Name)
+
+            { Name = name
+              Fingerprint = fingerprint
+              IsSlow = true
+              Read = fun () -> Layouts.classFolders, assemble path name fingerprint listing }
+
+    let private endings = [ ".tar.gz"; ".tgz"; ".tar"; ".zip" ]
+
+    let private endingOf (file: string) =
+        endings
+        |> List.tryFind (fun ending -> file.EndsWith(ending, StringComparison.OrdinalIgnoreCase))
 
     let private nameOf (archive: string) =
         let file = Path.GetFileName archive
 
-        [ ".tar.gz"; ".tgz"; ".tar" ]
-        |> List.tryFind (fun ending -> file.EndsWith(ending, StringComparison.OrdinalIgnoreCase))
+        endingOf file
         |> Option.fold (fun (name: string) ending -> name.Substring(0, name.Length - ending.Length)) file
 
-    /// `read` with an explicit folder for decoded copies, or none.
-    let readWith (cache: string option) (path: string) : Dataset =
+    /// A folder that holds an archive and no other file or folder stands for the archive.
+    let private archiveIn (path: string) : string =
+        let folders, files =
+            if Directory.Exists path then
+                (Files.ofFolder path).In ""
+            else
+                [], []
+
+        match folders, files with
+        | [], [ file ] when (endingOf file).IsSome -> Path.Combine(path, file)
+        | _ -> path
+
+    let private opening (path: string) (look: Source -> 'a) : 'a =
+        let path = archiveIn path
+
         if Directory.Exists path then
-            ofFolder cache path
+            look (ofFolder path)
         else
             Errors.reading path (fun () ->
                 use stream = Errors.openRead path
-                ofStream cache path (nameOf path) stream)
+                look (ofStream path (nameOf path) stream))
 
-    /// Reads a `.tar.gz`, `.tgz` or `.tar` archive, or a folder, of train/CLASS/*.jpg and test/CLASS/*.jpg (or .jpeg,
-    /// .png), optionally below one top folder; other files and names that start with a dot are passed over. Classes and
-    /// files are sorted ordinally; all images have one size. Decoded copies are kept in the user's cache folder, where
-    /// it can be written. A UserError for whatever is wrong with the path or its contents.
+    let private throughCache (cache: string option) (source: Source) : Dataset =
+        let cache = if source.IsSlow then cache else None
+
+        match cache |> Option.bind (fun folder -> fetch folder source.Name source.Fingerprint) with
+        | Some dataset -> dataset
+        | None ->
+            let _, dataset = source.Read()
+            cache |> Option.iter (fun folder -> store folder dataset)
+            dataset
+
+    /// `read` with an explicit folder for decoded copies, or none.
+    let readWith (cache: string option) (path: string) : Dataset = opening path (throughCache cache)
+
+    /// `read` from the files themselves, with the name of their layout.
+    let inspect (path: string) : string * Dataset =
+        opening path (fun source -> source.Read())
+
+    /// Reads an archive (`.tar.gz`, `.tgz`, `.tar` or `.zip`) or a folder of train/CLASS/*.jpg and test/CLASS/*.jpg (or
+    /// .jpeg, .png), or of a layout in which data sets are published: CIFAR-10's and CIFAR-100's binary versions, SVHN's
+    /// cropped digits, MNIST's idx files, Tiny-ImageNet-200. All may lie below one top folder; a folder that holds an archive
+    /// alone stands for it. In class folders, other files and names that start with a dot are passed over, classes and
+    /// files are sorted ordinally, and all images have one size. Decoded copies of images and archives are kept in the user's
+    /// cache folder, where it can be written. A UserError for whatever is wrong with the path or its contents.
     let read (path: string) : Dataset = readWith (cacheFolder ()) path
 
     let private resource = "cifar10-jpeg-6000.tar.gz"
@@ -410,7 +482,8 @@ module Dataset =
         if isNull stream then
             invalidOp $"The assembly lacks its resource {resource}."
 
-        ofStream cache resource "CIFAR-10 (JPEG copy), 6,000 images" stream
+        ofStream resource "CIFAR-10 (JPEG copy), 6,000 images" stream
+        |> throughCache cache
 
     /// The data set inside the program: 500 training and 100 test images of each class of CIFAR-10, JPEG-compressed
     /// (see PROVENANCE.md); 32 x 32.

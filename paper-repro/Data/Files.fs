@@ -188,6 +188,13 @@ module internal Files =
     let at (folder: string) (name: string) : string =
         if folder = "" then name else $"{folder}/{name}"
 
+    /// The rest of a name in this folder.
+    let inside (folder: string) (name: string) : string =
+        if folder = "" then
+            name
+        else
+            name.Substring(folder.Length + 1)
+
     /// The files of a folder on disk.
     let ofFolder (path: string) : Files =
         let full (name: string) = Path.Combine(path, name)

@@ -1,0 +1,69 @@
+namespace PatchUp.Repro
+
+open System
+
+/// A layout of a data set's files that is known by some of their names.
+[<NoEquality; NoComparison>]
+type internal Layout =
+    {
+        Name: string
+        /// Files that a folder has which is of this layout, and no other layout's has.
+        Marks: string list
+        /// Its files, in words.
+        Shown: string
+        /// Does reading take so long that a decoded copy saves time?
+        IsSlow: bool
+        /// What is in this folder; a UserError for whatever is wrong with it.
+        Read: Files -> string -> Sets
+    }
+
+/// The layouts in which data sets are published.
+[<RequireQualifiedAccess>]
+module internal Layouts =
+
+    /// In the order in which they are asked for.
+    let all: Layout list =
+        [ { Name = "CIFAR-10, the binary version"
+            Marks = [ "data_batch_1.bin" ]
+            Shown = "data_batch_1.bin .. data_batch_5.bin, test_batch.bin and batches.meta.txt"
+            IsSlow = false
+            Read = Cifar.read10 }
+          { Name = "CIFAR-100, the binary version"
+            Marks = [ "train.bin"; "test.bin" ]
+            Shown = "train.bin, test.bin and fine_label_names.txt"
+            IsSlow = false
+            Read = Cifar.read100 } ]
+
+    /// What has no layout of its own name.
+    let classFolders = "class folders"
+
+    /// The class folders in words.
+    let classFoldersShown = "train/CLASS/*.jpg and test/CLASS/*.jpg (or .jpeg, .png)"
+
+    /// All layouts in words.
+    let known =
+        classFoldersShown
+        :: (all |> List.map (fun layout -> $"{layout.Shown} ({layout.Name})"))
+        |> String.concat "; "
+
+    /// The top folder, or the only folder in it that `has` something; None where there is none, and a UserError that names
+    /// them where there are several.
+    let folderWith (files: Files) (has: string -> 'a option) : (string * 'a) option =
+        let at folder =
+            has folder |> Option.map (fun found -> folder, found)
+
+        match at "" with
+        | Some found -> Some found
+        | None ->
+            match fst (files.In "") |> List.choose at with
+            | [] -> None
+            | [ found ] -> Some found
+            | several ->
+                let text = String.Join(", ", several |> List.map fst)
+                Errors.user $"{files.Path}: it has more than one data set ({text}); name one of them."
+
+    /// The folder that has one of the layouts.
+    let recognise (files: Files) : (string * Layout) option =
+        folderWith files (fun folder ->
+            all
+            |> List.tryFind (fun layout -> layout.Marks |> List.forall (Files.at folder >> files.Has)))
