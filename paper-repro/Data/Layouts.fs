@@ -21,6 +21,14 @@ type internal Layout =
 [<RequireQualifiedAccess>]
 module internal Layouts =
 
+    let private idx ending =
+        { Name = "MNIST's idx files"
+          Marks = [ "train-images-idx3-ubyte" + ending ]
+          Shown =
+            "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, or all with .gz"
+          IsSlow = false
+          Read = Idx.sets }
+
     /// In the order in which they are asked for.
     let all: Layout list =
         [ { Name = "CIFAR-10, the binary version"
@@ -32,7 +40,19 @@ module internal Layouts =
             Marks = [ "train.bin"; "test.bin" ]
             Shown = "train.bin, test.bin and fine_label_names.txt"
             IsSlow = false
-            Read = Cifar.read100 } ]
+            Read = Cifar.read100 }
+          { Name = "SVHN, cropped digits"
+            Marks = [ "train_32x32.mat" ]
+            Shown = "train_32x32.mat and test_32x32.mat"
+            IsSlow = false
+            Read = Svhn.read }
+          idx ""
+          idx ".gz"
+          { Name = "Tiny-ImageNet-200"
+            Marks = [ "wnids.txt"; "val/val_annotations.txt" ]
+            Shown = "train/WNID/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt, wnids.txt and words.txt"
+            IsSlow = true
+            Read = TinyImageNet.read } ]
 
     /// What has no layout of its own name.
     let classFolders = "class folders"
@@ -43,7 +63,9 @@ module internal Layouts =
     /// All layouts in words.
     let known =
         classFoldersShown
-        :: (all |> List.map (fun layout -> $"{layout.Shown} ({layout.Name})"))
+        :: (all
+            |> List.map (fun layout -> $"{layout.Shown} ({layout.Name})")
+            |> List.distinct)
         |> String.concat "; "
 
     /// The top folder, or the only folder in it that `has` something; None where there is none, and a UserError that names
