@@ -135,6 +135,18 @@ type FetchArguments =
             | Stall _ ->
                 $"seconds without a byte after which a connection is given up (default {Download.patience.Stall})."
 
+/// `patchup data check`
+type DataCheckArguments =
+    | [<MainCommand; ExactlyOnce>] Path of path: string
+    | Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Path _ ->
+                $"a folder or an archive (.tar.gz, .tgz, .tar, .zip) of images: {Layouts.known}; or of corrupted test images."
+            | Json -> "print JSON instead of tables."
+
 [<AutoOpen>]
 module private Shared =
 
@@ -241,8 +253,8 @@ type TrainingArguments =
 
             match this with
             | Data _ ->
-                "an archive (.tar.gz, .tgz, .tar) or a folder of train/CLASS/*.jpg and test/CLASS/*.jpg (default: the \
-                 6,000 images in the program)."
+                "an archive (.tar.gz, .tgz, .tar, .zip) or a folder of train/CLASS/*.jpg and test/CLASS/*.jpg, or of a layout \
+                 that 'patchup data check --help' lists (default: the 6,000 images in the program)."
             | Out _ ->
                 $"the folder for results; runs found finished there are not done again (default \
                   {TrainingArguments.DefaultOut})."

@@ -743,6 +743,8 @@ module Verbs =
         finally
             Dataset.dispose dataset
 
+    // ---- data sets ----
+
     let private fetch (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<FetchArguments> "data fetch" argv
         let source = Sources.find (results.GetResult FetchArguments.Name)
@@ -772,9 +774,22 @@ module Verbs =
                     source
                     fetched))
 
+    let private checkData (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<DataCheckArguments> "data check" argv
+        Device.prepare ()
+        let check = DataCheck.path (results.GetResult DataCheckArguments.Path)
+
+        streams.Out.WriteLine(
+            if results.Contains DataCheckArguments.Json then
+                Json.show check
+            else
+                DataCheck.text check
+        )
+
     /// What `patchup data` does with data sets: its words, what each does in a line, and the function.
     let private dataWords: (string * string * (Streams -> string[] -> unit)) list =
-        [ "fetch", "downloads a data set from where it is published, and checks it", fetch ]
+        [ "fetch", "downloads a data set from where it is published, and checks it", fetch
+          "check", "reads a data set and says what is in it", checkData ]
 
     let private data (streams: Streams) (argv: string[]) =
         let words = dataWords |> List.map (fun (word, _, _) -> word)
@@ -803,7 +818,7 @@ module Verbs =
           "verify", "compares another implementation's numbers with this one's", computing verify
           "draw", "a picture of what a method makes of images", computing draw
           "gallery", "a picture of what every method makes of the same images", computing gallery
-          "data", "fetch data sets", data
+          "data", "fetch and check data sets", data
           "train", "train a network with a method", computing train
           "predict", "the classes that a trained network finds likeliest for images", computing predict
           "compare", "train networks with several methods and seeds, and compare their test errors", computing compare ]

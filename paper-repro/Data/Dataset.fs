@@ -43,10 +43,6 @@ module Dataset =
 
     let private isSet name = (name = "train" || name = "test")
 
-    let private isImage (file: string) =
-        let extension = Path.GetExtension(file).ToLowerInvariant()
-        not (file.StartsWith '.') && List.contains extension [ ".jpg"; ".jpeg"; ".png" ]
-
     /// Top folder, set, class and file of a path inside the data set; None for what is not part of the layout.
     let private placeOf (path: string) =
         let parts =
@@ -80,7 +76,7 @@ module Dataset =
             archive
             |> List.choose (fun entry ->
                 match placeOf entry.Name with
-                | Some(top, set, name, Some file) when isImage file && not entry.IsFolder ->
+                | Some(top, set, name, Some file) when Images.isName file && not entry.IsFolder ->
                     let item =
                         { Name = $"{set}/{name}/{file}"
                           Set = set
@@ -142,27 +138,13 @@ module Dataset =
           Items =
             [ for set, name in classes do
                   for file in names (Directory.EnumerateFiles(Path.Combine(root, set, name))) do
-                      if isImage file then
+                      if Images.isName file then
                           let path = Path.Combine(root, set, name, file)
 
                           { Name = $"{set}/{name}/{file}"
                             Set = set
                             Class = name
                             Bytes = fun () -> Errors.reading path (fun () -> File.ReadAllBytes path) } ] }
-
-    let private fingerprintOfFolder (root: string) (names: string list) =
-        use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
-
-        let add (text: string) =
-            hash.AppendData(Encoding.UTF8.GetBytes(text + "\n"))
-
-        add (Path.GetFullPath root)
-
-        for name in names |> List.sortWith (fun a b -> String.CompareOrdinal(a, b)) do
-            let file = FileInfo(Path.Combine(root, name))
-            add $"{name} {file.Length} {file.LastWriteTimeUtc.Ticks}"
-
-        Convert.ToHexStringLower(hash.GetHashAndReset())
 
     // Decoding
 
@@ -370,6 +352,10 @@ module Dataset =
           Test = sets.Test
           Fingerprint = fingerprint }
 
+    let private refuseCorrupted (path: string) : 'a =
+        Errors.user
+            $"{path}: it has corrupted test images and none to train on; 'patchup data check' shows what is in it."
+
     let private ofStream (path: string) (name: string) (stream: Stream) : Source =
         let fingerprint = Convert.ToHexStringLower(SHA256.HashData stream)
         stream.Seek(0L, SeekOrigin.Begin) |> ignore
@@ -380,6 +366,7 @@ module Dataset =
 
                 match Layouts.recognise files with
                 | Some(folder, layout) -> layout.Read files folder |> ofSets name fingerprint layout
+                | None when (Corrupted.recognise files).IsSome -> refuseCorrupted path
                 | None -> Layouts.classFolders, listArchive path entries |> assemble path name fingerprint)
 
         { Name = name
@@ -390,63 +377,37 @@ module Dataset =
     let private ofFolder (path: string) : Source =
         let files = Files.ofFolder path
 
-        let name =
-            Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath path))
-
-        let fingerprint root names =
-            Errors.reading path (fun () -> fingerprintOfFolder root names)
-
         match Layouts.recognise files with
         | Some(folder, layout) ->
             let names = Files.all files folder |> List.map (Files.inside folder)
-            let fingerprint = fingerprint (Path.Combine(path, folder)) names
+            let fingerprint = Files.fingerprint (Path.Combine(path, folder)) names
+            let name = Files.nameOf path
 
             { Name = name
               Fingerprint = fingerprint
               IsSlow = layout.IsSlow
               Read = fun () -> layout.Read files folder |> ofSets name fingerprint layout }
+        | None when (Corrupted.recognise files).IsSome -> refuseCorrupted path
         | None ->
             let listing = Errors.reading path (fun () -> listFolder path)
-            let fingerprint = fingerprint (rootOf path) (listing.Items |> List.map _.Name)
+            let fingerprint = Files.fingerprint (rootOf path) (listing.Items |> List.map _.Name)
+
+            let name = Files.nameOf path
 
             { Name = name
               Fingerprint = fingerprint
               IsSlow = true
               Read = fun () -> Layouts.classFolders, assemble path name fingerprint listing }
 
-    let private endings = [ ".tar.gz"; ".tgz"; ".tar"; ".zip" ]
-
-    let private endingOf (file: string) =
-        endings
-        |> List.tryFind (fun ending -> file.EndsWith(ending, StringComparison.OrdinalIgnoreCase))
-
-    let private nameOf (archive: string) =
-        let file = Path.GetFileName archive
-
-        endingOf file
-        |> Option.fold (fun (name: string) ending -> name.Substring(0, name.Length - ending.Length)) file
-
-    /// A folder that holds an archive and no other file or folder stands for the archive.
-    let private archiveIn (path: string) : string =
-        let folders, files =
-            if Directory.Exists path then
-                (Files.ofFolder path).In ""
-            else
-                [], []
-
-        match folders, files with
-        | [], [ file ] when (endingOf file).IsSome -> Path.Combine(path, file)
-        | _ -> path
-
     let private opening (path: string) (look: Source -> 'a) : 'a =
-        let path = archiveIn path
+        let path = Files.resolve path
 
         if Directory.Exists path then
             look (ofFolder path)
         else
             Errors.reading path (fun () ->
                 use stream = Errors.openRead path
-                look (ofStream path (nameOf path) stream))
+                look (ofStream path (Files.nameOf path) stream))
 
     let private throughCache (cache: string option) (source: Source) : Dataset =
         let cache = if source.IsSlow then cache else None

@@ -5,6 +5,8 @@ open System.Collections.Generic
 open System.Formats.Tar
 open System.IO
 open System.IO.Compression
+open System.Security.Cryptography
+open System.Text
 
 /// A file or a folder in an archive.
 [<NoEquality; NoComparison>]
@@ -294,7 +296,7 @@ module internal Files =
 
     /// The lines of a text file, without empty ones and what is white at their ends.
     let lines (files: Files) (name: string) : string[] =
-        (Text.Encoding.UTF8.GetString(bytes (1L <<< 26) files name))
+        (Encoding.UTF8.GetString(bytes (1L <<< 26) files name))
             .Split('\n', StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
 
     /// Every file in a folder and those below it, by name.
@@ -303,3 +305,45 @@ module internal Files =
 
         (here |> List.map (at folder))
         @ (folders |> List.collect (fun name -> all files (at folder name)))
+
+    let private endings = [ ".tar.gz"; ".tgz"; ".tar"; ".zip" ]
+
+    let private endingOf (file: string) =
+        endings
+        |> List.tryFind (fun ending -> file.EndsWith(ending, StringComparison.OrdinalIgnoreCase))
+
+    /// The last name of a path, without an archive's ending.
+    let nameOf (path: string) : string =
+        let name =
+            Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath path))
+
+        endingOf name
+        |> Option.fold (fun (name: string) ending -> name.Substring(0, name.Length - ending.Length)) name
+
+    /// The path itself, or the archive in a folder that holds nothing else.
+    let resolve (path: string) : string =
+        let folders, files =
+            if Directory.Exists path then
+                (ofFolder path).In ""
+            else
+                [], []
+
+        match folders, files with
+        | [], [ file ] when (endingOf file).IsSome -> Path.Combine(path, file)
+        | _ -> path
+
+    /// SHA-256 of a folder's path and of the names, sizes and times of these files in it; in hexadecimal.
+    let fingerprint (folder: string) (names: string list) : string =
+        use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
+
+        let add (text: string) =
+            hash.AppendData(Encoding.UTF8.GetBytes(text + "\n"))
+
+        Errors.reading folder (fun () ->
+            add (Path.GetFullPath folder)
+
+            for name in names |> List.sortWith (fun a b -> String.CompareOrdinal(a, b)) do
+                let file = FileInfo(Path.Combine(folder, name))
+                add $"{name} {file.Length} {file.LastWriteTimeUtc.Ticks}")
+
+        Convert.ToHexStringLower(hash.GetHashAndReset())

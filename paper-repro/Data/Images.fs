@@ -40,6 +40,11 @@ module Images =
     let private layout (alpha: SKAlphaType) (height: int) (width: int) =
         SKImageInfo(width, height, SKColorType.Rgba8888, alpha)
 
+    /// Is this the name of an image file: one that ends in .jpg, .jpeg or .png, and does not start with a dot?
+    let internal isName (file: string) : bool =
+        let extension = Path.GetExtension(file).ToLowerInvariant()
+        not (file.StartsWith '.') && List.contains extension [ ".jpg"; ".jpeg"; ".png" ]
+
     /// Decodes the bytes of a JPEG or PNG file. Grey values become three equal channels; alpha is dropped. A UserError
     /// that names the image where it is corrupt or cut short.
     let decode (name: string) (bytes: byte[]) : Pixels =

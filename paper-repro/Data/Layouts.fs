@@ -11,6 +11,8 @@ type internal Layout =
         Marks: string list
         /// Its files, in words.
         Shown: string
+        /// What was published with it.
+        Preset: DataPreset option
         /// Does reading take so long that a decoded copy saves time?
         IsSlow: bool
         /// What is in this folder; a UserError for whatever is wrong with it.
@@ -26,6 +28,7 @@ module internal Layouts =
           Marks = [ "train-images-idx3-ubyte" + ending ]
           Shown =
             "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, or all with .gz"
+          Preset = None
           IsSlow = false
           Read = Idx.sets }
 
@@ -34,16 +37,19 @@ module internal Layouts =
         [ { Name = "CIFAR-10, the binary version"
             Marks = [ "data_batch_1.bin" ]
             Shown = "data_batch_1.bin .. data_batch_5.bin, test_batch.bin and batches.meta.txt"
+            Preset = Some DataPreset.cifar10
             IsSlow = false
             Read = Cifar.read10 }
           { Name = "CIFAR-100, the binary version"
             Marks = [ "train.bin"; "test.bin" ]
             Shown = "train.bin, test.bin and fine_label_names.txt"
+            Preset = Some DataPreset.cifar100
             IsSlow = false
             Read = Cifar.read100 }
           { Name = "SVHN, cropped digits"
             Marks = [ "train_32x32.mat" ]
             Shown = "train_32x32.mat and test_32x32.mat"
+            Preset = Some DataPreset.svhn
             IsSlow = false
             Read = Svhn.read }
           idx ""
@@ -51,6 +57,7 @@ module internal Layouts =
           { Name = "Tiny-ImageNet-200"
             Marks = [ "wnids.txt"; "val/val_annotations.txt" ]
             Shown = "train/WNID/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt, wnids.txt and words.txt"
+            Preset = Some DataPreset.tinyImageNet
             IsSlow = true
             Read = TinyImageNet.read } ]
 

@@ -26,26 +26,16 @@ module internal Mat =
 
     let private fail (what: string) : 'a = raise (InvalidDataException what)
 
-    /// What is read of an element: its stream, and how many bytes it may still give.
-    type private Part(stream: Stream, room: int64) =
-        let mutable room = room
-
-        /// How many bytes may follow.
-        member _.Room = room
-
-        member _.Fill(bytes: byte[]) =
-            if int64 bytes.Length > room then
-                fail "an element is longer than what holds it"
-
-            room <- room - int64 bytes.Length
-            stream.ReadExactly bytes
+    /// What holds elements, and how many bytes of it are left.
+    type private Part = { Stream: Stream; mutable Room: int64 }
 
     let private take (part: Part) (count: int64) : byte[] =
         if count < 0L || count > part.Room || count > int64 Array.MaxLength then
             fail $"an element of {count} bytes is longer than what holds it"
 
         let bytes = Array.zeroCreate<byte>(int count)
-        part.Fill bytes
+        part.Room <- part.Room - count
+        part.Stream.ReadExactly bytes
         bytes
 
     let private uint32At (bytes: byte[]) (offset: int) =
@@ -164,7 +154,7 @@ module internal Mat =
         if inside > deflation * length then
             fail $"{length} compressed bytes that claim to make {inside}"
 
-        let part = Part(plain, inside)
+        let part = { Stream = plain; Room = inside }
         let array = matrix part
 
         if part.Room > 0L || plain.ReadByte() >= 0 then
@@ -194,7 +184,7 @@ module internal Mat =
                   fail "it is cut short"
 
               match uint32At tag 0 with
-              | Matrix -> matrix (Part(stream, count))
+              | Matrix -> matrix { Stream = stream; Room = count }
               | Compressed -> unpacked stream count
               | other -> fail $"an element of type {other}"
 

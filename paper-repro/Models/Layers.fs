@@ -29,8 +29,8 @@ module NetworkSettings =
         { Width = None
           Classes = 10
           Stride = 1
-          Mean = [ 125.3 / 255.0; 123.0 / 255.0; 113.9 / 255.0 ]
-          Std = [ 63.0 / 255.0; 62.1 / 255.0; 66.7 / 255.0 ] }
+          Mean = DataPreset.cifar10.Mean
+          Std = DataPreset.cifar10.Std }
 
     /// For ImageNet, with the mean and the standard deviation that torchvision's weights expect.
     let imageNet: NetworkSettings =
