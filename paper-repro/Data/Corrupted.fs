@@ -69,15 +69,19 @@ module Corrupted =
                 parts
         | _ -> []
 
-    /// The folder that has one of the layouts, and the layout.
+    /// The folder that has one of the layouts, and the layout; None where there is a whole data set.
     let internal recognise (files: Files) : (string * string) option =
-        Layouts.folderWith files (fun folder ->
+        let ofFolder folder =
             if files.Has(Files.at folder "labels.npy") && not (arraysIn files folder).IsEmpty then
                 Some ofArrays
             elif not (foldersIn files folder).IsEmpty then
                 Some ofImages
             else
-                None)
+                None
+
+        match Layouts.recognise files with
+        | Some _ -> None
+        | None -> Layouts.folderWith files ofFolder
 
     let private find (files: Files) (parts: (string * int) list) (corruption: string) (severity: int) =
         if not (List.contains (corruption, severity) parts) then

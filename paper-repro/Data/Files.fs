@@ -280,8 +280,9 @@ module internal Files =
         try
             read stream length
         with
-        | :? EndOfStreamException
-        | :? InvalidDataException -> Errors.user $"{files.Path}: {name} is damaged or cut short; fetch it again."
+        | :? EndOfStreamException -> Errors.user $"{files.Path}: {name} is cut short; fetch it again."
+        | :? InvalidDataException as error ->
+            Errors.user $"{files.Path}: {name} is damaged ({error.Message.TrimEnd '.'}); fetch it again."
         | :? IOException as error -> Errors.user $"{files.Path}: {name} cannot be read ({error.Message})"
 
     /// All bytes of a file that may have `most` of them.

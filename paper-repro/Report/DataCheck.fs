@@ -196,9 +196,9 @@ module DataCheck =
         [ for set in check.Sets ->
               [ set.Set
                 Tables.count set.Images
-                string set.Least
-                set.Median.ToString("0.#", CultureInfo.InvariantCulture)
-                string set.Most ] ]
+                Tables.count set.Least
+                set.Median.ToString("#,0.#", CultureInfo.InvariantCulture)
+                Tables.count set.Most ] ]
         |> Tables.aligned [ "set"; "images"; "least of a class"; "median"; "most" ]
 
     let private classes (check: DataCheck) =
@@ -206,7 +206,7 @@ module DataCheck =
         | [] -> []
         | sets ->
             [ List.transpose sets
-              |> List.map (fun counts -> counts.Head.Class :: (counts |> List.map (fun one -> string one.Images)))
+              |> List.map (fun counts -> counts.Head.Class :: (counts |> List.map (fun one -> Tables.count one.Images)))
               |> Tables.aligned ("class" :: (check.Sets |> List.map _.Set)) ]
 
     let private outliers (check: DataCheck) =
@@ -230,17 +230,16 @@ module DataCheck =
         match check.Published with
         | None -> []
         | Some preset ->
-            let flip = if preset.IsFlipped then "mirrored or not, and " else ""
+            let flip = if preset.IsFlipped then "mirrored at random, " else ""
 
-            let part =
-                if check.Sets |> List.map _.Images = [ preset.Train; preset.Test ] then
-                    "as many as here"
-                else
-                    "another number than here"
+            let here =
+                check.Sets
+                |> List.map (fun set -> Tables.count set.Images)
+                |> String.concat " and "
 
-            [ $"{preset.Name} is published with {Tables.count preset.Train} training and {Tables.count preset.Test} test images, \
-                {part}; the paper's training images are {flip}cropped to {preset.Size} x {preset.Size} after padding by \
-                {preset.CropPadding}." ]
+            [ $"{preset.Name} is published with {Tables.count preset.Train} training and {Tables.count preset.Test} test images; \
+                here are {here}. In the paper, training images are {flip}padded by {preset.CropPadding} and cropped to \
+                {preset.Size} x {preset.Size}, and all are normalised with the last row's numbers." ]
 
     /// What is found, in tables.
     let text (check: DataCheck) : string =

@@ -18,6 +18,7 @@ let private suite =
           ModelTests.tests
           ReproTests.tests
           FetchTests.tests
+          FormatTests.tests
           VerdictTests.tests
           EngineTests.tests
           DocsTests.tests
