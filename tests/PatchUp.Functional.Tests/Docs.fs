@@ -52,7 +52,7 @@ let private snippets =
                       Regex.Matches(read source, @"// snippet: (\w+)\n(.*?)\n *// end snippet", RegexOptions.Singleline) do
                       found.Groups[1].Value, undent found.Groups[2].Value ]
 
-/// What the program prints for a line such as `patchup describe "blocks 7 0.5"`.
+/// What the program prints at the repository's root for a line such as `patchup describe "blocks 7 0.5"`.
 let private output (line: string) =
     let arguments =
         [| for part in Regex.Matches(line, "\"([^\"]*)\"|(\\S+)") |> Seq.skip 1 ->
@@ -68,7 +68,14 @@ let private output (line: string) =
           Err = out
           IsTerminal = false }
 
-    PatchUp.Repro.Program.run streams arguments |> ignore
+    let before = Environment.CurrentDirectory
+    Environment.CurrentDirectory <- root
+
+    try
+        PatchUp.Repro.Program.run streams arguments |> ignore
+    finally
+        Environment.CurrentDirectory <- before
+
     out.ToString().ReplaceLineEndings("\n").TrimEnd()
 
 /// The laws as a table.
