@@ -766,7 +766,7 @@ let private checking =
                   Directory.CreateDirectory empty |> ignore
 
                   for arguments, words in
-                      [ [ "data" ], [ "a word is needed: check" ]
+                      [ [ "data" ], [ "a word is needed: fetch, check" ]
                         [ "data"; "chekc" ], [ "'chekc'"; "check" ]
                         [ "data"; "check" ], [ "<path>" ]
                         [ "data"; "check"; Path.Combine(folder, "nowhere") ], [ "nowhere"; "no such file" ]
