@@ -59,15 +59,21 @@ module Corrupted =
         let isPlain (corruption, severity: int) =
             (fst (files.In(Files.at folder $"{corruption}/{severity}"))).IsEmpty
 
-        match fst (files.In folder) |> List.map parts with
-        | found when found |> List.forall Option.isSome ->
-            let parts = found |> List.choose id |> List.concat
-            // Where there are no folders below, it is SET/CLASS with numbers for classes.
-            if parts |> List.tryHead |> Option.forall isPlain then
-                []
-            else
-                parts
-        | _ -> []
+        let corruptions = fst (files.In folder)
+        // The first folder that is something else ends the search: class folders may hold very many files.
+        let found =
+            corruptions |> Seq.map parts |> Seq.takeWhile Option.isSome |> List.ofSeq
+
+        let all = found |> List.choose id |> List.concat
+
+        // Where there are no folders below, it is SET/CLASS with numbers for classes.
+        if
+            found.Length < corruptions.Length
+            || all |> List.tryHead |> Option.forall isPlain
+        then
+            []
+        else
+            all
 
     /// The folder that has one of the layouts, and the layout; None where there is a whole data set.
     let internal recognise (files: Files) : (string * string) option =
