@@ -156,11 +156,14 @@ module private Pass =
             fill numbers weight n from (Span(own, 0, length))
             Span(own, 0, length)
 
-    /// Runs `work first last` for all samples, on as many threads as the native library's operations have.
-    let private inParallel (samples: int) (work: int -> int -> unit) =
+    /// With fewer numbers, a second thread costs the operations that follow more than it saves: it goes on waiting for work beside their threads.
+    let private large = 1 <<< 21
+
+    /// Runs `work first last` for all samples of this size, where they are large on as many threads as the native library's operations have.
+    let private inParallel (samples: int) (size: int) (work: int -> int -> unit) =
         let threads = torch.get_num_threads ()
 
-        if threads = 1 then
+        if threads = 1 || samples * size < large then
             work 0 (samples - 1)
         else
             // Several for each thread, which the operating system may hold up.
@@ -182,7 +185,7 @@ module private Pass =
         let shared = shared numbers pairing.Weight size
         let zeros = Array.zeroCreate<'v> chunk
 
-        inParallel samples (fun first last ->
+        inParallel samples size (fun first last ->
             let x = MemoryMarshal.Cast<byte, 'v> features.bytes
             let result = MemoryMarshal.Cast<byte, 'v> result.bytes
             let own = Array.zeroCreate chunk
@@ -210,7 +213,7 @@ module private Pass =
         let size = int (gradient.numel ()) / samples
         let shared = shared numbers pairing.Weight size
 
-        inParallel samples (fun first last ->
+        inParallel samples size (fun first last ->
             let g = MemoryMarshal.Cast<byte, 'v> gradient.bytes
             let result = MemoryMarshal.Cast<byte, 'v> result.bytes
             let own = Array.zeroCreate chunk

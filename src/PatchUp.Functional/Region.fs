@@ -367,7 +367,7 @@ module Region =
             let bits = GC.AllocateUninitializedArray<bool>(keys.Length * stride)
             Array.Fill(bits, true)
 
-            Workers.each (bits.Length > (1 <<< 18)) keys.Length ignore (fun () n ->
+            Workers.each (bits.Length > (1 <<< 22)) keys.Length ignore (fun () n ->
                 paint (Key.stream keys[n]) bits (n * stride) shape.Channels)
 
             Mask.hard keys.Length shape bits
