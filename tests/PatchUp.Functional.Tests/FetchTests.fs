@@ -84,7 +84,7 @@ let private serving (answer: Connection -> unit) (test: string -> (unit -> Asked
                 Some(listener.AcceptTcpClient())
              with
              | :? SocketException
-             | :? ObjectDisposedException -> None)
+             | :? InvalidOperationException -> None) // stopped, also before this thread ran
         with
         | Some client ->
             Thread((fun () -> serve client), IsBackground = true).Start()
