@@ -35,17 +35,6 @@ let private dispatch (streams: Streams) (argv: string[]) =
 
             Errors.user $"""'{verb}' is not a verb{hint}; the verbs are {String.Join(", ", names)}."""
 
-/// An argument as a shell takes it.
-let private quoted (argument: string) =
-    let isPlain c =
-        Char.IsAsciiLetterOrDigit c || "-_./,:=+@%".Contains c
-
-    if argument <> "" && Seq.forall isPlain argument then
-        argument
-    else
-        let inner = argument.Replace("'", "'\\''")
-        $"'{inner}'"
-
 /// Runs a command line. The exit code is 0, 2 for what the user can put right, 1 for a run that failed, or 130 or 143 for what SIGINT or
 /// SIGTERM stopped; then `Err` has one line that says why.
 let run (streams: Streams) (argv: string[]) : int =
@@ -62,9 +51,7 @@ let run (streams: Streams) (argv: string[]) : int =
         0
     | UserError message -> fail 2 message
     | RunFailed message -> fail 1 message
-    | Signalled(code, message) ->
-        let command = argv |> Array.map quoted |> String.concat " "
-        fail code $"{message}; to go on: patchup {command}"
+    | Signalled(code, message) -> fail code $"{message}; to go on: patchup {Shell.line argv}"
     | error ->
         let cause = error.GetBaseException()
         fail 1 $"an unforeseen fault, {cause.GetType().Name}: {cause.Message.Split('\n')[0]}"

@@ -307,6 +307,51 @@ type TrainingArguments =
             | TensorBoard -> "write numbers and pictures for TensorBoard."
             | Json -> "print JSON instead of a table; progress goes to standard error in any case."
 
+/// `patchup sweep list`, `status` and `collect`
+type SweepArguments =
+    | [<MainCommand; ExactlyOnce>] File of file: string
+    | [<Unique>] Out of folder: string
+    | Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | File _ -> "a sweep: a file of JSON that names runs."
+            | Out _ -> $"the folder of the results (default {TrainingArguments.DefaultOut})."
+            | Json -> "print JSON instead of text."
+
+/// `patchup sweep run`
+type SweepRunArguments =
+    | [<MainCommand; ExactlyOnce>] File of file: string
+    | [<Unique>] Out of folder: string
+    | [<Unique>] Jobs of runs: int
+    | [<Unique>] Index of number: int
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | File _ -> "a sweep: a file of JSON that names runs."
+            | Out _ ->
+                $"the folder for results; runs found finished there are not done again (default \
+                  {TrainingArguments.DefaultOut})."
+            | Jobs _ ->
+                $"how many runs go on at the same time; results do not depend on it (default: as many as the processors, \
+                  here {Environment.ProcessorCount}, have room for with the threads of each)."
+            | Index _ -> "do this one alone, by its number in 'patchup sweep list'."
+
+/// `patchup sweep slurm`
+type SweepSlurmArguments =
+    | [<MainCommand; ExactlyOnce>] File of file: string
+    | [<Unique>] Out of folder: string
+    | Dry_Run
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | File _ -> "a sweep: a file of JSON that names runs. Options of sbatch may follow at the end, after --."
+            | Out _ -> $"the folder for results, which every node can reach (default {TrainingArguments.DefaultOut})."
+            | Dry_Run -> "print the job script, and write and submit nothing."
+
 /// The command line's words.
 [<RequireQualifiedAccess>]
 module Arguments =

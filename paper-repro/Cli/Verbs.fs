@@ -497,10 +497,14 @@ module Verbs =
 
     /// How runs are done, beside their configurations.
     type private Manner =
-        { Out: string
-          Jobs: int
-          CheckpointEvery: int option
-          TensorBoard: bool }
+        {
+            Out: string
+            Jobs: int
+            CheckpointEvery: int option
+            TensorBoard: bool
+            /// Told of a run that failed, and why; where it does not raise, the others go on.
+            Failed: Config -> string -> unit
+        }
 
     let private manner (training: ParseResults<TrainingArguments>) jobs : Manner =
         let steps = training.TryGetResult Checkpoint_Every
@@ -511,7 +515,8 @@ module Verbs =
         { Out = training.GetResult(TrainingArguments.Out, TrainingArguments.DefaultOut)
           Jobs = jobs
           CheckpointEvery = steps
-          TensorBoard = training.Contains TensorBoard }
+          TensorBoard = training.Contains TensorBoard
+          Failed = fun _ message -> raise (RunFailed message) }
 
     /// The method of a configuration, as it is drawn.
     let private methodOf (config: Config) : Method =
@@ -559,7 +564,7 @@ module Verbs =
         Checkpointing.remove folder
 
     /// One run for each configuration; finished ones are read from the results folder, and those that were stopped go on.
-    /// Gives the records in the configurations' order.
+    /// Gives the records of those that did not fail in the configurations' order.
     let private runs (streams: Streams) (manner: Manner) (configs: Config list) (dataset: Dataset) : Record list =
         // Everything that can be refused is refused before the first image is trained on.
         for config in configs do
@@ -577,8 +582,8 @@ module Verbs =
         let missing = configs |> List.filter isMissing
 
         let images =
-            int64 (missing.Length * configs.Head.Epochs)
-            * int64 (Setup.trainingImages configs.Head dataset)
+            missing
+            |> List.sumBy (fun config -> int64 config.Epochs * int64 (Setup.trainingImages config dataset))
 
         // Of runs that were killed when they had just been finished.
         for config in List.except missing configs do
@@ -610,16 +615,19 @@ module Verbs =
                             if isMissing config then
                                 try
                                     trainOne manner dataset stop report config folder
-                                with UserError message ->
-                                    // What the user could have put right was refused before.
-                                    raise (RunFailed message)
+                                with
+                                // What the user could have put right was refused before.
+                                | UserError message
+                                | RunFailed message -> manner.Failed config message
+                                // Such as too little memory.
+                                | :? Runtime.InteropServices.ExternalException as error ->
+                                    manner.Failed config $"libtorch: {error.Message.Split('\n')[0]}"
                             else
                                 Checkpointing.remove folder)))
             finally
                 Seq.iter Checkpointing.close folders
 
-        configs
-        |> List.map (fun config -> (Records.tryFind ignore manner.Out config).Value)
+        configs |> List.choose (Records.tryFind ignore manner.Out)
 
     /// The configuration with the losses that the user chose, where that is so.
     let private choosing (training: ParseResults<TrainingArguments>) (config: Config) : Config =
@@ -701,7 +709,7 @@ module Verbs =
             own.GetResult(Methods, CompareArguments.DefaultMethods) |> Arguments.methods
 
         let seeds = own.GetResult(Seeds, CompareArguments.DefaultSeeds)
-        let jobs = own.GetResult(Jobs, Environment.ProcessorCount)
+        let jobs = own.GetResult(CompareArguments.Jobs, Environment.ProcessorCount)
         let manner = manner training jobs
         let out = manner.Out
 
@@ -804,6 +812,231 @@ module Verbs =
             | Some(_, _, run) -> run streams (Array.ofList rest)
             | None -> Errors.user $"""data: '{word}' is none of its words, which are {String.Join(", ", words)}."""
 
+    // ---- sweeps ----
+
+    /// What runs of a sweep share so that they can be done at the same time: images, and the process's threads.
+    let private sharing (run: Planned) =
+        run.Images, run.Config.TrainPerClass, run.Config.TestPerClass, run.Config.Threads
+
+    /// The runs with their data's names and fingerprints, in their order. Each data set is read once, and everything that
+    /// a run would be refused for is refused, but for a device that is not here.
+    let private resolved (runs: Planned list) : Planned list =
+        let sharing (run: Planned) =
+            run.Images, run.Config.TrainPerClass, run.Config.TestPerClass
+
+        List.indexed runs
+        |> List.groupBy (snd >> sharing)
+        |> List.collect (fun ((path, _, _), group) ->
+            let first, dataset = load path (snd group.Head).Config
+
+            try
+                [ for i, run in group do
+                      let config =
+                          { run.Config with
+                              Data = first.Data
+                              Fingerprint = first.Fingerprint }
+
+                      Setup.check config dataset
+                      i, { run with Config = config } ]
+            finally
+                Dataset.dispose dataset)
+        |> List.sortBy fst
+        |> List.map snd
+
+    let private outOf (folder: string option) =
+        folder |> Option.defaultValue TrainingArguments.DefaultOut
+
+    let private word (standing: Standing) : string =
+        match standing with
+        | Finished -> "finished"
+        | Kept -> "checkpoint"
+        | Failed _ -> "failed"
+        | Missing -> "missing"
+
+    let private listRuns (results: ParseResults<SweepArguments>) : ListedRun list =
+        let out = outOf (results.TryGetResult SweepArguments.Out)
+        let runs = Sweep.read (results.GetResult SweepArguments.File) |> resolved
+        let configs = runs |> List.map _.Config
+
+        List.zip configs (Collected.settings configs)
+        |> List.mapi (fun i (config, settings) ->
+            let standing = Records.standing out config
+
+            { Index = i
+              Name = Records.name config
+              State = word standing
+              Why =
+                match standing with
+                | Failed message -> Some message
+                | _ -> None
+              Data = config.Data
+              Model = config.Model
+              Settings = settings
+              Method = config.Method
+              Seed = config.Seed })
+
+    let private sweepList (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<SweepArguments> "sweep list" argv
+        let runs = listRuns results
+
+        if results.Contains SweepArguments.Json then
+            streams.Out.WriteLine(Json.show runs)
+        else
+            runs
+            |> List.map (fun run ->
+                [ string run.Index
+                  run.Name
+                  run.State
+                  run.Data
+                  run.Model
+                  run.Method
+                  string run.Seed
+                  run.Settings ])
+            |> Tables.aligned [ "index"; "name"; "state"; "data"; "model"; "method"; "seed"; "settings" ]
+            |> streams.Out.WriteLine
+
+    let private sweepStatus (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<SweepArguments> "sweep status" argv
+        let runs = listRuns results
+
+        let count state =
+            runs |> List.filter (fun run -> run.State = state) |> List.length
+
+        let status =
+            { Runs = runs.Length
+              Finished = count "finished"
+              Checkpoint = count "checkpoint"
+              Failed = count "failed"
+              Missing = count "missing"
+              Unfinished = runs |> List.filter (fun run -> run.State <> "finished") }
+
+        if results.Contains SweepArguments.Json then
+            streams.Out.WriteLine(Json.show status)
+        else
+            streams.Out.WriteLine
+                $"{status.Runs} runs: {status.Finished} finished, {status.Checkpoint} with a checkpoint, {status.Failed} failed, {status.Missing} missing"
+
+            for run in status.Unfinished do
+                let why = run.Why |> Option.map (fun why -> $": {why}") |> Option.defaultValue ""
+                streams.Out.WriteLine $"{run.Index}  {run.Name}  {run.State}{why}"
+
+    let private sweepCollect (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<SweepArguments> "sweep collect" argv
+        let out = outOf (results.TryGetResult SweepArguments.Out)
+
+        let warn message =
+            streams.Err.WriteLine $"patchup: warning: {message}"
+
+        let collected =
+            Sweep.read (results.GetResult SweepArguments.File)
+            |> resolved
+            |> List.map (fun run -> run.Config, Records.tryFind warn out run.Config)
+            |> Collected.ofRuns
+
+        streams.Out.WriteLine(
+            if results.Contains SweepArguments.Json then
+                Json.show collected
+            else
+                Collected.text collected
+        )
+
+    let private sweepRun (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<SweepRunArguments> "sweep run" argv
+        let file = results.GetResult SweepRunArguments.File
+        let out = outOf (results.TryGetResult SweepRunArguments.Out)
+        let jobs = results.TryGetResult SweepRunArguments.Jobs
+
+        if jobs |> Option.exists (fun jobs -> jobs < 1 || jobs > 256) then
+            Errors.user $"jobs {jobs.Value}: it must lie in 1 .. 256."
+
+        let all = Sweep.read file
+
+        let chosen =
+            match results.TryGetResult SweepRunArguments.Index with
+            | None -> all
+            | Some index when index >= 0 && index < all.Length -> [ all[index] ]
+            | Some index -> Errors.user $"index {index}: the runs of {file} are 0 .. {all.Length - 1}."
+
+        for run in chosen do
+            Device.choose run.Config.Device |> ignore
+
+        let failures = ConcurrentQueue<string>()
+
+        let failed (config: Config) (message: string) =
+            Records.fail out config message
+            failures.Enqueue message
+            lock streams (fun () -> streams.Err.WriteLine $"patchup: {Records.name config} failed: {message}")
+
+        for (path, _, _, threads), group in resolved chosen |> List.groupBy sharing do
+            let _, dataset = load path group.Head.Config
+
+            try
+                let manner =
+                    { Out = out
+                      Jobs = jobs |> Option.defaultValue (max 1 (Environment.ProcessorCount / threads))
+                      CheckpointEvery = None
+                      TensorBoard = false
+                      Failed = failed }
+
+                runs streams manner (group |> List.map _.Config) dataset |> ignore
+            finally
+                Dataset.dispose dataset
+
+        match List.ofSeq failures with
+        | [] -> streams.Out.WriteLine $"{chosen.Length} of {all.Length} runs of {file}: finished, in {out}"
+        | [ message ] when chosen.Length = 1 -> raise (RunFailed message)
+        | several ->
+            raise (
+                RunFailed
+                    $"{several.Length} of {chosen.Length} runs failed; 'patchup sweep status {file}' says which and why."
+            )
+
+    let private sweepSlurm (streams: Streams) (argv: string[]) =
+        let own, options =
+            match Array.tryFindIndex ((=) "--") argv with
+            | Some at -> Array.take at argv, argv |> Array.skip (at + 1) |> List.ofArray
+            | None -> argv, []
+
+        let results = Arguments.parse<SweepSlurmArguments> "sweep slurm" own
+        let file = results.GetResult SweepSlurmArguments.File
+        let out = Path.GetFullPath(outOf (results.TryGetResult SweepSlurmArguments.Out))
+        let count = (resolved (Sweep.read file)).Length
+        let file = Path.GetFullPath file
+
+        if results.Contains Dry_Run then
+            streams.Out.Write(Slurm.script file out count)
+        else
+            let said = Slurm.write file out count |> Slurm.submit options
+            streams.Out.WriteLine $"{said}: {count} tasks; 'patchup sweep status' says how they stand"
+
+    /// What `patchup sweep` can do: a word, what it does in a line, and the function.
+    let private sweepActions =
+        [ "list", "the runs of a sweep, with their names and states", sweepList
+          "run", "does those that are not finished, or one of them", sweepRun
+          "status", "how many are finished, have a checkpoint, failed, are missing", sweepStatus
+          "collect", "the table of those that are finished", sweepCollect
+          "slurm", "submits them to Slurm, as an array of jobs", sweepSlurm ]
+
+    let private sweep (streams: Streams) (argv: string[]) =
+        let names = sweepActions |> List.map (fun (name, _, _) -> name)
+
+        match List.ofArray argv with
+        | ("--help" | "-h") :: _ ->
+            let lines =
+                sweepActions
+                |> List.map (fun (name, summary, _) -> $"  {name.PadRight 9}{summary}")
+                |> String.concat "\n"
+
+            streams.Out.WriteLine
+                $"usage: patchup sweep ACTION FILE [ARGUMENTS]\n\n{lines}\n\n'patchup sweep ACTION --help' explains an action."
+        | action :: rest ->
+            ConfigFile.checkName "sweep" "an action" names action
+            let _, _, run = sweepActions |> List.find (fun (name, _, _) -> name = action)
+            run streams (Array.ofList rest)
+        | [] ->
+            let known = String.concat ", " names
+            Errors.user $"sweep: an action is needed: {known}; 'patchup sweep --help' explains them."
+
     /// A verb that computes on tensors, for which libtorch must be there.
     let private computing run (streams: Streams) (argv: string[]) =
         Device.prepare ()
@@ -821,4 +1054,5 @@ module Verbs =
           "data", "fetch and check data sets", data
           "train", "train a network with a method", computing train
           "predict", "the classes that a trained network finds likeliest for images", computing predict
-          "compare", "train networks with several methods and seeds, and compare their test errors", computing compare ]
+          "compare", "train networks with several methods and seeds, and compare their test errors", computing compare
+          "sweep", "run many trainings that a file names, here or on a cluster", computing sweep ]

@@ -125,10 +125,12 @@ module Tables =
     let private number (digits: int) (value: float) =
         value.ToString($"F{digits}", CultureInfo.InvariantCulture)
 
-    let private signed (value: float) =
+    /// With its sign and two digits.
+    let signed (value: float) =
         value.ToString("+0.00;-0.00;0.00", CultureInfo.InvariantCulture)
 
-    let private spread digits (spread: Spread) =
+    /// Mean and standard deviation, with so many digits.
+    let spread (digits: int) (spread: Spread) : string =
         let deviation =
             spread.Deviation |> Option.map (number digits) |> Option.defaultValue "-"
 

@@ -14,18 +14,36 @@ module ConfigFile =
     let private longestFile = 1L <<< 24
 
     /// The names of a configuration's values in JSON.
-    let private keys: string list =
+    let keys: string list =
         [ for field in FSharpType.GetRecordFields typeof<Config> -> JsonNamingPolicy.CamelCase.ConvertName field.Name ]
 
-    let private parse (path: string) (text: string) : JsonObject =
-        let node =
-            try
-                JsonNode.Parse(text, documentOptions = JsonDocumentOptions(AllowDuplicateProperties = false))
-            with :? JsonException as error ->
-                Errors.user
-                    $"{path}: not JSON that could be a configuration (line {error.LineNumber.GetValueOrDefault() + 1L})."
+    /// Refuses a name that is not one of `names`, those of `owner`, with the nearest one; `place` is where it stands.
+    let checkName (place: string) (owner: string) (names: string list) (name: string) : unit =
+        if not (List.contains name names) then
+            let hint =
+                (if name.Length > 40 then
+                     None
+                 else
+                     Notation.nearest names name)
+                |> Option.map (fun near -> $" (did you mean {near}?)")
+                |> Option.defaultValue ""
 
-        match node with
+            let known = String.concat ", " names
+            Errors.user $"{place}: '{name}' is not {owner}{hint}; the names are {known}."
+
+    /// The text of a file of JSON; a UserError where it cannot be read or is too long to be a configuration.
+    let load (path: string) : string =
+        Errors.reading path (fun () ->
+            use stream = Errors.openRead path
+
+            if stream.Length > longestFile then
+                Errors.user $"{path}: {stream.Length} bytes; a configuration has fewer."
+
+            use reader = new StreamReader(stream)
+            reader.ReadToEnd())
+
+    let private parse (path: string) (text: string) : JsonObject =
+        match Json.parse path "a configuration" text with
         | :? JsonObject as root ->
             match root["config"] with
             | :? JsonObject as config -> config
@@ -41,31 +59,11 @@ module ConfigFile =
 
         Json.tryRead<Config>(whole.ToJsonString())
 
-    /// Reads a JSON file of a configuration, or of a record, which contains one: the values that it names, in place of the
-    /// standard ones, and their names. A UserError for a file that cannot be read, a name that is not known, a value of
-    /// the wrong kind, and the recipe of another version of the program.
-    let read (path: string) : Config * Set<string> =
-        let text =
-            Errors.reading path (fun () ->
-                use stream = Errors.openRead path
-
-                if stream.Length > longestFile then
-                    Errors.user $"{path}: {stream.Length} bytes; a configuration has fewer."
-
-                use reader = new StreamReader(stream)
-                reader.ReadToEnd())
-
-        let values = [ for KeyValue(key, value) in parse path text -> key, value ]
-
+    /// A configuration with values out of JSON in place of its own. A UserError for a name that is not known and a value
+    /// of the wrong kind; `place` is where they stand.
+    let replace (place: string) (values: (string * JsonNode) list) (config: Config) : Config =
         for key, value in values do
-            if not (List.contains key keys) then
-                let hint =
-                    (if key.Length > 40 then None else Notation.nearest keys key)
-                    |> Option.map (fun near -> $" (did you mean {near}?)")
-                    |> Option.defaultValue ""
-
-                let known = String.concat ", " keys
-                Errors.user $"{path}: '{key}' is not a configuration's{hint}; the names are {known}."
+            checkName place "a configuration's" keys key
 
             if
                 (isNull value && key <> "width")
@@ -73,9 +71,16 @@ module ConfigFile =
             then
                 let shown = if isNull value then "null" else value.ToJsonString()
                 let right = (JsonNode.Parse(Json.line Config.standard)[key]).ToJsonString()
-                Errors.user $"{path}: {key} cannot be {shown}; it is something like {right}."
+                Errors.user $"{place}: {key} cannot be {shown}; it is something like {right}."
 
-        let config = (replaced values Config.standard).Value
+        (replaced values config).Value
+
+    /// Reads a JSON file of a configuration, or of a record, which contains one: the values that it names, in place of the
+    /// standard ones, and their names. A UserError for a file that cannot be read, a name that is not known, a value of
+    /// the wrong kind, and the recipe of another version of the program.
+    let read (path: string) : Config * Set<string> =
+        let values = [ for KeyValue(key, value) in parse path (load path) -> key, value ]
+        let config = replace path values Config.standard
 
         if config.Recipe <> Config.standard.Recipe then
             Errors.user

@@ -1,8 +1,10 @@
 namespace PatchUp.Repro
 
+open System
 open System.Text
 open System.Text.Encodings.Web
 open System.Text.Json
+open System.Text.Json.Nodes
 open System.Text.Json.Serialization
 
 /// The program's JSON: properties in the order of declaration, invariant numbers, line feeds.
@@ -37,6 +39,31 @@ module Json =
             JsonSerializer.Deserialize<'a>(text, options) |> Some
         with :? JsonException ->
             None
+
+    /// Asks for every name and text, which are decoded when they are asked for; an InvalidOperationException where one is
+    /// no text.
+    let rec private touch (node: JsonNode) : unit =
+        match node with
+        | :? JsonObject as parts ->
+            for KeyValue(_, part) in parts do
+                touch part
+        | :? JsonArray as items -> Seq.iter touch items
+        | :? JsonValue as value when value.GetValueKind() = JsonValueKind.String -> value.GetValue<string>() |> ignore
+        | _ -> ()
+
+    /// Any JSON; a UserError, which says that it could not be `what`, for any other text and for a name that is there twice.
+    let parse (place: string) (what: string) (text: string) : JsonNode =
+        try
+            let node =
+                JsonNode.Parse(text, documentOptions = JsonDocumentOptions(AllowDuplicateProperties = false))
+
+            touch node
+            node
+        with
+        | :? JsonException as error ->
+            Errors.user $"{place}: not JSON that could be {what} (line {error.LineNumber.GetValueOrDefault() + 1L})."
+        | :? InvalidOperationException ->
+            Errors.user $"{place}: not JSON that could be {what}: a text in it is not Unicode."
 
     /// Writes a whole file that ends in a line feed.
     let write (path: string) (value: 'a) : unit =

@@ -5,8 +5,20 @@ open System.IO
 open System.Security.Cryptography
 open System.Text
 
-/// The results folder: records/, timings/, weights/ and logs/, a file of each for every finished run, and checkpoints/, a
-/// folder for every one that is not.
+/// Why a run of a sweep failed.
+type Failure = { Config: Config; Message: string }
+
+/// Where a run stands.
+type Standing =
+    | Finished
+    /// Its state is kept, from which it goes on; it may be going on now.
+    | Kept
+    /// And why.
+    | Failed of string
+    | Missing
+
+/// The results folder: records/, timings/, weights/ and logs/, a file of each for every finished run, checkpoints/, a
+/// folder for every one that is not, and failures/, a file for every run of a sweep that failed.
 [<RequireQualifiedAccess>]
 module Records =
 
@@ -58,8 +70,16 @@ module Records =
     /// The folder of a run's numbers and pictures for TensorBoard.
     let tensorBoardPath (out: string) (config: Config) : string = file "tensorboard" "" out config
 
-    /// Removes what a killed process left half-written of a run's files; the run must be this process's.
+    /// Where it is written why a run failed.
+    let failurePath (out: string) (config: Config) : string = file "failures" ".json" out config
+
+    /// Removes what a killed process left half-written of a run's files, and why it failed before; the run must be this process's.
     let tidy (out: string) (config: Config) : unit =
+        let failure = failurePath out config
+
+        if File.Exists failure then
+            File.Delete failure
+
         for path in
             [ recordPath out config
               weightsPath out config
@@ -119,6 +139,34 @@ module Records =
             | _ ->
                 warn $"{path}: not a sound record of its run; the run is done again."
                 None
+
+    /// Writes why a run failed.
+    let fail (out: string) (config: Config) (message: string) : unit =
+        prepare out "failures" |> ignore
+        Json.write (failurePath out config) { Config = config; Message = message }
+
+    /// Where a run stands, from its files.
+    let standing (out: string) (config: Config) : Standing =
+        let failure = failurePath out config
+        let checkpoints = checkpointsPath out config
+
+        if (tryFind ignore out config).IsSome then
+            Finished
+        elif File.Exists failure then
+            let found =
+                Errors.reading failure (fun () -> File.ReadAllText failure)
+                |> Json.tryRead<Failure>
+
+            match found with
+            | Some failure when not (isNull (box failure)) && not (isNull failure.Message) -> Failed failure.Message
+            | _ -> Failed "no sound file says why"
+        elif
+            Directory.Exists checkpoints
+            && Directory.GetFiles(checkpoints, "*.safetensors").Length > 0
+        then
+            Kept
+        else
+            Missing
 
     /// Writes a run's weights, log, timing and, last, its record, which makes it a finished one.
     let write (out: string) (dataset: Dataset) (trained: Trained) : unit =

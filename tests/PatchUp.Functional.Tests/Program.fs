@@ -21,6 +21,7 @@ let private suite =
           FormatTests.tests
           VerdictTests.tests
           EngineTests.tests
+          SweepTests.tests
           DocsTests.tests
           DeviceTests.tests ]
 
