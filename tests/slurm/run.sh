@@ -93,7 +93,7 @@ cat >"$sweep" <<'END'
 {
   "methods": ["none", "soft-patchup"],
   "seeds": 2,
-  "base": { "width": 1, "epochs": 150, "trainPerClass": 12, "testPerClass": 2, "batchSize": 20 }
+  "base": { "width": 1, "epochs": 60, "trainPerClass": 12, "testPerClass": 2, "batchSize": 20 }
 }
 END
 
@@ -104,7 +104,7 @@ job=$(sed -n 's/^Submitted batch job \([0-9]*\).*/\1/p' "$folder/submit.log")
 
 log() { cat "$folder/out/slurm/${job}_$1.log" 2>/dev/null; }
 state() { scontrol -o show job "${job}_$1" 2>/dev/null | sed -n 's/.*JobState=\([A-Z]*\).*/\1/p'; }
-training() { for _ in $(seq 300); do log "$1" | grep -q "epoch $2," && return; sleep 0.1; done; fail "task $1 does not come to epoch $2"; }
+training() { for _ in $(seq 900); do log "$1" | grep -q "epoch $2," && return; sleep 0.1; done; fail "task $1 does not come to epoch $2"; }
 # A task that is queued again would wait for two minutes.
 at_once() { for _ in $(seq 100); do [ "$(state "$1")" = PENDING ] && scontrol update JobId="${job}_$1" StartTime=now && return; sleep 0.1; done; fail "task $1 is not queued again: $(state "$1")"; }
 
@@ -122,7 +122,7 @@ scontrol requeue "${job}_1"
 at_once 1
 echo "task 1 was killed and queued again after $SECONDS s"
 
-for _ in $(seq 600); do [ -z "$(squeue -h -j "$job" 2>/dev/null)" ] && break; sleep 0.1; done
+for _ in $(seq 2400); do [ -z "$(squeue -h -j "$job" 2>/dev/null)" ] && break; sleep 0.1; done
 [ -z "$(squeue -h -j "$job" 2>/dev/null)" ] || fail "the tasks do not end: $(squeue -h -j "$job")"
 log 0 | grep -q "goes on from its checkpoint" || fail "task 0 did not go on"
 echo "all tasks ended after $SECONDS s"
