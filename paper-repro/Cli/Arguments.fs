@@ -138,6 +138,8 @@ type FetchArguments =
 /// `patchup data check`
 type DataCheckArguments =
     | [<MainCommand; ExactlyOnce>] Path of path: string
+    | Extra
+    | [<Unique>] Image_Size of pixels: int
     | Json
 
     interface IArgParserTemplate with
@@ -145,6 +147,9 @@ type DataCheckArguments =
             match this with
             | Path _ ->
                 $"a folder or an archive (.tar.gz, .tgz, .tar, .zip) of images: {Layouts.known}; or of corrupted test images."
+            | Extra -> "with the data set's extra training images, which SVHN has (extra_32x32.mat)."
+            | Image_Size _ ->
+                "for class folders with images of any sizes: look at the middle of each image, brought to this side, such as 224."
             | Json -> "print JSON instead of tables."
 
 [<AutoOpen>]
@@ -221,6 +226,12 @@ type CompareArguments =
 /// What `patchup train` and `patchup compare` share.
 type TrainingArguments =
     | [<Unique>] Data of path: string
+    | [<Unique>] Data_Preset of name: string
+    | [<Unique>] Image_Size of pixels: int
+    | Extra
+    | [<Unique>] Cache of folder: string
+    | [<Unique>] Workers of count: int
+    | [<Unique>] Prefetch of images: int
     | [<Unique>] Out of folder: string
     | [<Unique>] Config of file: string
     | [<Unique>] Preset of name: string
@@ -255,6 +266,26 @@ type TrainingArguments =
             | Data _ ->
                 "an archive (.tar.gz, .tgz, .tar, .zip) or a folder of train/CLASS/*.jpg and test/CLASS/*.jpg, or of a layout \
                  that 'patchup data check --help' lists (default: the 6,000 images in the program)."
+            | Data_Preset _ ->
+                let names = DataPreset.all |> List.map fst |> String.concat ", "
+
+                $"what is published for a data set, one of {names}: normalisation, augmentation, and all images but for a tenth \
+                  that is held out (default: mean and deviation of the training images, which are mirrored at random, padded by \
+                  {standard.CropPadding} and cropped)."
+            | Image_Size _ ->
+                "the side to which images are brought that stay in their files until they are used, such as 224: random crops \
+                 to train on, the middle to evaluate. For class folders with images of any sizes, and for more than fit into \
+                 memory."
+            | Extra -> "train on the data set's extra images too, which SVHN has (extra_32x32.mat)."
+            | Cache _ ->
+                "the folder for decoded copies of data sets, which are mapped into memory, or none (default: patchup in your cache \
+                 folder, and only for what is slow to decode)."
+            | Workers _ ->
+                "with --image-size: threads that decode, for each run (default: the processors, divided by the runs at a time); \
+                 results do not depend on it."
+            | Prefetch _ ->
+                "with --image-size: images that each worker may be ahead of their use, which bounds the memory (default: as many \
+                 as make two batches); results do not depend on it."
             | Out _ ->
                 $"the folder for results; runs found finished there are not done again (default \
                   {TrainingArguments.DefaultOut})."
@@ -269,9 +300,10 @@ type TrainingArguments =
 
                 $"a published schedule: {presets}."
             | Train_Per_Class _ ->
-                $"training images of each class, a tenth of which is held out for validation (default \
-                  {standard.TrainPerClass})."
-            | Test_Per_Class _ -> $"test images of each class (default {standard.TestPerClass})."
+                $"training images of each class, a tenth of which is held out for validation, or 0 for all (default \
+                  {standard.TrainPerClass}; all with --data-preset and --image-size)."
+            | Test_Per_Class _ ->
+                $"test images of each class, or 0 for all (default {standard.TestPerClass}; all with --data-preset and --image-size)."
             | Model _ -> $"a name that 'patchup models' lists (default {standard.Model})."
             | Width _ ->
                 $"channels that its stem gives, where its name does not say how wide it is; published is 64 (default \
@@ -463,6 +495,14 @@ module Arguments =
         | Some(name, _) -> Errors.user $"the method \"{name}\" is listed twice; list it once."
         | None -> List.map method' names
 
+    /// The configuration for images in files that are brought to this side: all of them, and no padding.
+    let private inFiles (side: int) (config: Config) : Config =
+        { config with
+            ImageSize = Some side
+            TrainPerClass = 0
+            TestPerClass = 0
+            CropPadding = 0 }
+
     /// The configuration of a file: its method and its network's width are whole where it names one part of them.
     let private configOf (path: string) : Config =
         let config, named = ConfigFile.read path
@@ -471,6 +511,29 @@ module Arguments =
         let config =
             { config with
                 Device = (if has "device" then config.Device else Device.names.Head) }
+
+        let config =
+            if config.ImageSize.IsNone then
+                config
+            else
+                let standard = inFiles config.ImageSize.Value config
+
+                { standard with
+                    TrainPerClass =
+                        (if has "trainPerClass" then
+                             config.TrainPerClass
+                         else
+                             standard.TrainPerClass)
+                    TestPerClass =
+                        (if has "testPerClass" then
+                             config.TestPerClass
+                         else
+                             standard.TestPerClass)
+                    CropPadding =
+                        (if has "cropPadding" then
+                             config.CropPadding
+                         else
+                             standard.CropPadding) }
 
         let config =
             if has "model" && not (has "width") then
@@ -525,6 +588,16 @@ module Arguments =
             training.TryGetResult Preset
             |> Option.map (fun name -> Config.withPreset name based)
             |> Option.defaultValue based
+
+        let based =
+            match training.TryGetResult Data_Preset with
+            | Some name -> Config.withData (DataPreset.find name) based
+            | None -> based
+
+        let based =
+            match training.TryGetResult TrainingArguments.Image_Size with
+            | Some side when based.ImageSize <> Some side -> inFiles side based
+            | _ -> based
 
         { based with
             LabelSmoothing = training.GetResult(Label_Smoothing, based.LabelSmoothing)

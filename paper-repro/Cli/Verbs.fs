@@ -432,20 +432,112 @@ module Verbs =
 
     // ---- training ----
 
+    /// How images are got, which changes no result.
+    type private Getting =
+        {
+            Reading: Reading
+            /// How many runs are done at the same time.
+            Jobs: int
+            Workers: int option
+            Prefetch: int option
+            /// What the data set is said to be.
+            Preset: DataPreset option
+        }
+
+    /// Makes the folder for decoded copies; a UserError where copies cannot be written to it.
+    let private cacheIn (folder: string) : string =
+        try
+            Directory.CreateDirectory folder |> ignore
+            let probe = Path.Combine(folder, Path.GetRandomFileName())
+            use _ = File.Create(probe, 1, FileOptions.DeleteOnClose)
+            folder
+        with
+        | :? IOException
+        | :? ArgumentException
+        | :? UnauthorizedAccessException ->
+            Errors.user $"cache {folder}: copies cannot be written there; choose another folder, or none."
+
+    /// How they are got where nothing is said of it.
+    let private plainly (streams: Streams) (jobs: int) : Getting =
+        { Jobs = jobs
+          Workers = None
+          Prefetch = None
+          Preset = None
+          Reading =
+            { Dataset.reading () with
+                Warn = fun message -> streams.Err.WriteLine $"patchup: warning: {message}" } }
+
+    let private getting (streams: Streams) (training: ParseResults<TrainingArguments>) (jobs: int) : Getting =
+        let plain = plainly streams jobs
+
+        let reading =
+            { plain.Reading with
+                Extra = training.Contains TrainingArguments.Extra }
+
+        { plain with
+            Workers = training.TryGetResult Workers
+            Prefetch = training.TryGetResult Prefetch
+            Preset = training.TryGetResult Data_Preset |> Option.map DataPreset.find
+            Reading =
+                match training.TryGetResult Cache with
+                | None -> reading
+                | Some "none" -> { reading with Cache = None }
+                | Some folder ->
+                    { reading with
+                        Cache = Some(cacheIn folder)
+                        CachesAll = true } }
+
+    let private checkPreset (preset: DataPreset) (corpus: Corpus) =
+        let height, width = ImageSet.size corpus.Train
+        let classes = corpus.Classes.Length
+
+        if
+            classes <> preset.Classes
+            || (preset.ImageSize.IsNone && (height, width) <> (preset.Size, preset.Size))
+        then
+            Errors.user
+                $"{corpus.Name}: {classes} classes and images of {width} x {height}; {preset.Name}, whose preset was asked for, has \
+                  {preset.Classes} and {preset.Size} x {preset.Size}. Leave out --data-preset."
+
+    let private open' (getting: Getting) (path: string option) (config: Config) : Corpus =
+        match config.ImageSize, path with
+        | Some side, Some path ->
+            if getting.Reading.Extra then
+                Errors.user "extra images are read whole; leave out --image-size, or --extra."
+
+            let threads =
+                getting.Workers
+                |> Option.defaultValue (max 1 (Environment.ProcessorCount / getting.Jobs))
+
+            let twoBatches = (2 * config.BatchSize + threads - 1) / max 1 threads
+
+            Corpus.inFiles
+                { Threads = threads
+                  Prefetch = getting.Prefetch |> Option.defaultValue (max 4 twoBatches) }
+                side
+                path
+        | Some _, None -> Errors.user "an image size is for images in files; name their folder with --data."
+        | None, _ when getting.Workers.IsSome || getting.Prefetch.IsSome ->
+            Errors.user "workers and prefetch are for images that stay in their files; say their --image-size."
+        | None, path ->
+            path
+            |> Option.map (Dataset.readAs getting.Reading)
+            |> Option.defaultWith (fun () -> Dataset.embeddedAs getting.Reading)
+            |> Corpus.ofDataset
+
     /// The images that a configuration names, and the configuration with their name and fingerprint.
-    let private load (path: string option) (config: Config) : Config * Dataset =
-        let all = path |> Option.map Dataset.read |> Option.defaultWith Dataset.embedded
+    let private load (getting: Getting) (path: string option) (config: Config) : Config * Corpus =
+        let all = open' getting path config
 
         try
-            let taken = Dataset.take config.TrainPerClass config.TestPerClass all
+            let taken = Corpus.take config.TrainPerClass config.TestPerClass all
+            getting.Preset |> Option.iter (fun preset -> checkPreset preset taken)
 
             if
                 path.IsNone
                 && config.Fingerprint <> ""
                 && config.Fingerprint <> taken.Fingerprint
             then
-                Dataset.dispose taken
-
                 Errors.user
                     $"the configuration is for the data {config.Data}, of which these are not the images; name it with --data."
 
@@ -453,8 +545,9 @@ module Verbs =
                 Data = taken.Name
                 Fingerprint = taken.Fingerprint },
             taken
-        finally
-            Dataset.dispose all
+        with _ ->
+            Corpus.dispose all
+            reraise ()
 
     /// Work on each item, `jobs` at a time, begun in their order. After the first failure nothing more is begun, and
     /// that failure is raised.
@@ -468,15 +561,17 @@ module Verbs =
             ExceptionDispatchInfo.Throw error.InnerExceptions[0]
 
     /// The first training image of each of the first eight classes, named by class.
-    let private examples (dataset: Dataset) : (string * Pixels) list =
-        [ for label in 0 .. min 8 dataset.Classes.Length - 1 do
-              let first = Array.IndexOf(dataset.Train.Labels, label)
+    let private examples (corpus: Corpus) : (string * Pixels) list =
+        let labels = ImageSet.labels corpus.Train
+
+        [ for label in 0 .. min 8 corpus.Classes.Length - 1 do
+              let first = Array.IndexOf(labels, label)
 
               let pixels =
-                  Scope.value (fun () -> Images.ofTensor ((Augment.plain dataset.Train [| first |]).squeeze 0L))
+                  Scope.value (fun () -> Images.ofTensor ((ImageSet.plain corpus.Train [| first |]).squeeze 0L))
 
               let side = min pixels.Height pixels.Width
-              dataset.Classes[label], Images.resize side side pixels ]
+              corpus.Classes[label], Images.resize side side pixels ]
 
     /// With it, PatchUp's first draws in a sheet are blocks rather than rectangles.
     let private pictureSeed = 2
@@ -529,7 +624,7 @@ module Verbs =
     /// Trains a configuration, of which this process has the checkpoints, and writes its files.
     let private trainOne
         manner
-        (dataset: Dataset)
+        (corpus: Corpus)
         (stop: CancellationToken)
         report
         (config: Config)
@@ -538,7 +633,7 @@ module Verbs =
         let board =
             if manner.TensorBoard then
                 TensorBoard.following (Records.tensorBoardPath manner.Out config) (fun path ->
-                    Picture.sheet path [ methodOf config ] 3 pictureSeed (examples dataset))
+                    Picture.sheet path [ methodOf config ] 3 pictureSeed (examples corpus))
             else
                 ignore
 
@@ -554,10 +649,10 @@ module Verbs =
                   Checkpoints = Some folder
                   CheckpointEvery = manner.CheckpointEvery }
                 config
-                dataset
+                corpus
 
         try
-            Records.write manner.Out dataset trained
+            Records.write manner.Out corpus trained
         finally
             Model.dispose trained.Model
 
@@ -565,10 +660,10 @@ module Verbs =
 
     /// One run for each configuration; finished ones are read from the results folder, and those that were stopped go on.
     /// Gives the records of those that did not fail in the configurations' order.
-    let private runs (streams: Streams) (manner: Manner) (configs: Config list) (dataset: Dataset) : Record list =
+    let private runs (streams: Streams) (manner: Manner) (configs: Config list) (corpus: Corpus) : Record list =
         // Everything that can be refused is refused before the first image is trained on.
         for config in configs do
-            Setup.check config dataset
+            Setup.check config corpus
 
         for folder in [ "records"; "timings"; "weights"; "logs" ] do
             Records.prepare manner.Out folder |> ignore
@@ -583,7 +678,7 @@ module Verbs =
 
         let images =
             missing
-            |> List.sumBy (fun config -> int64 config.Epochs * int64 (Setup.trainingImages config dataset))
+            |> List.sumBy (fun config -> int64 config.Epochs * int64 (Setup.trainingImages config corpus))
 
         // Of runs that were killed when they had just been finished.
         for config in List.except missing configs do
@@ -614,7 +709,7 @@ module Verbs =
                         |> inParallel manner.Jobs (fun (config, folder) ->
                             if isMissing config then
                                 try
-                                    trainOne manner dataset stop report config folder
+                                    trainOne manner corpus stop report config folder
                                 with
                                 // What the user could have put right was refused before.
                                 | UserError message
@@ -656,10 +751,12 @@ module Verbs =
                 Seed = own.GetResult(TrainArguments.Seed, config.Seed) }
 
         Config.check config
-        let config, dataset = load (training.TryGetResult TrainingArguments.Data) config
+
+        let config, corpus =
+            load (getting streams training manner.Jobs) (training.TryGetResult TrainingArguments.Data) config
 
         try
-            let record = runs streams manner [ config ] dataset |> List.head
+            let record = runs streams manner [ config ] corpus |> List.head
 
             if training.Contains TrainingArguments.Json then
                 streams.Out.WriteLine(Json.show record)
@@ -671,11 +768,11 @@ module Verbs =
                 streams.Out.WriteLine $"record   {Records.recordPath out config}"
                 streams.Out.WriteLine $"weights  {Records.weightsPath out config}"
         finally
-            Dataset.dispose dataset
+            Corpus.dispose corpus
 
-    let private pictures (out: string) (methods: Method list) (dataset: Dataset) =
+    let private pictures (out: string) (methods: Method list) (corpus: Corpus) =
         let folder = Records.prepare out "pictures"
-        let images = examples dataset
+        let images = examples corpus
         let file name = Path.Combine(folder, name + ".png")
 
         for method' in methods do
@@ -694,13 +791,13 @@ module Verbs =
 
         let methods = Catalogue.all |> List.filter (fun method' -> not (isFlavour method'))
 
-        let dataset = Dataset.embedded ()
+        let corpus = Dataset.embedded () |> Corpus.ofDataset
 
         try
-            Picture.sheet out methods 1 (results.GetResult(GalleryArguments.Seed, pictureSeed)) (examples dataset)
+            Picture.sheet out methods 1 (results.GetResult(GalleryArguments.Seed, pictureSeed)) (examples corpus)
             streams.Out.WriteLine $"{out}: {methods.Length} methods"
         finally
-            Dataset.dispose dataset
+            Corpus.dispose corpus
 
     let private compare (streams: Streams) (argv: string[]) =
         let own, training = Arguments.parseTraining<CompareArguments> "compare" argv
@@ -721,7 +818,9 @@ module Verbs =
 
         let shared = Arguments.config training
         Config.check shared
-        let shared, dataset = load (training.TryGetResult TrainingArguments.Data) shared
+
+        let shared, corpus =
+            load (getting streams training jobs) (training.TryGetResult TrainingArguments.Data) shared
 
         try
             let configs =
@@ -730,7 +829,7 @@ module Verbs =
                           { forMethod training shared method' with
                               Seed = seed } ]
 
-            let comparison = runs streams manner configs dataset |> Tables.compare
+            let comparison = runs streams manner configs corpus |> Tables.compare
 
             let write name (text: string) =
                 Errors.writing (Path.Combine(out, name)) (fun stream ->
@@ -739,7 +838,7 @@ module Verbs =
             write "comparison.md" (Tables.markdown comparison)
             write "comparison.csv" (Tables.csv comparison)
             write "comparison.json" (Json.show comparison)
-            pictures out methods dataset
+            pictures out methods corpus
 
             if training.Contains TrainingArguments.Json then
                 streams.Out.WriteLine(Json.show comparison)
@@ -749,7 +848,7 @@ module Verbs =
                 streams.Out.WriteLine
                     $"\nwritten to {out}: comparison.md, .csv and .json, records, weights, timings and pictures"
         finally
-            Dataset.dispose dataset
+            Corpus.dispose corpus
 
     // ---- data sets ----
 
@@ -785,7 +884,15 @@ module Verbs =
     let private checkData (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<DataCheckArguments> "data check" argv
         Device.prepare ()
-        let check = DataCheck.path (results.GetResult DataCheckArguments.Path)
+        let path = results.GetResult DataCheckArguments.Path
+        let extra = results.Contains DataCheckArguments.Extra
+
+        let check =
+            match results.TryGetResult DataCheckArguments.Image_Size with
+            | Some _ when extra -> Errors.user "extra images are read whole; leave out --image-size, or --extra."
+            | Some side when side < 8 || side > 1024 -> Errors.user $"image size {side}: it must lie in 8 .. 1024."
+            | Some side -> DataCheck.inFiles side path
+            | None -> DataCheck.path extra path
 
         streams.Out.WriteLine(
             if results.Contains DataCheckArguments.Json then
@@ -814,20 +921,20 @@ module Verbs =
 
     // ---- sweeps ----
 
+    /// What names the images of a run.
+    let private images (run: Planned) =
+        run.Images, run.Config.ImageSize, run.Config.TrainPerClass, run.Config.TestPerClass
+
     /// What runs of a sweep share so that they can be done at the same time: images, and the process's threads.
-    let private sharing (run: Planned) =
-        run.Images, run.Config.TrainPerClass, run.Config.TestPerClass, run.Config.Threads
+    let private sharing (run: Planned) = images run, run.Config.Threads
 
     /// The runs with their data's names and fingerprints, in their order. Each data set is read once, and everything that
     /// a run would be refused for is refused, but for a device that is not here.
-    let private resolved (runs: Planned list) : Planned list =
-        let sharing (run: Planned) =
-            run.Images, run.Config.TrainPerClass, run.Config.TestPerClass
-
+    let private resolved (streams: Streams) (runs: Planned list) : Planned list =
         List.indexed runs
-        |> List.groupBy (snd >> sharing)
-        |> List.collect (fun ((path, _, _), group) ->
-            let first, dataset = load path (snd group.Head).Config
+        |> List.groupBy (snd >> images)
+        |> List.collect (fun ((path, _, _, _), group) ->
+            let first, corpus = load (plainly streams 1) path (snd group.Head).Config
 
             try
                 [ for i, run in group do
@@ -836,10 +943,10 @@ module Verbs =
                               Data = first.Data
                               Fingerprint = first.Fingerprint }
 
-                      Setup.check config dataset
+                      Setup.check config corpus
                       i, { run with Config = config } ]
             finally
-                Dataset.dispose dataset)
+                Corpus.dispose corpus)
         |> List.sortBy fst
         |> List.map snd
 
@@ -853,9 +960,9 @@ module Verbs =
         | Failed _ -> "failed"
         | Missing -> "missing"
 
-    let private listRuns (results: ParseResults<SweepArguments>) : ListedRun list =
+    let private listRuns (streams: Streams) (results: ParseResults<SweepArguments>) : ListedRun list =
         let out = outOf (results.TryGetResult SweepArguments.Out)
-        let runs = Sweep.read (results.GetResult SweepArguments.File) |> resolved
+        let runs = Sweep.read (results.GetResult SweepArguments.File) |> resolved streams
         let configs = runs |> List.map _.Config
 
         List.zip configs (Collected.settings configs)
@@ -877,7 +984,7 @@ module Verbs =
 
     let private sweepList (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<SweepArguments> "sweep list" argv
-        let runs = listRuns results
+        let runs = listRuns streams results
 
         if results.Contains SweepArguments.Json then
             streams.Out.WriteLine(Json.show runs)
@@ -897,7 +1004,7 @@ module Verbs =
 
     let private sweepStatus (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<SweepArguments> "sweep status" argv
-        let runs = listRuns results
+        let runs = listRuns streams results
 
         let count state =
             runs |> List.filter (fun run -> run.State = state) |> List.length
@@ -929,7 +1036,7 @@ module Verbs =
 
         let collected =
             Sweep.read (results.GetResult SweepArguments.File)
-            |> resolved
+            |> resolved streams
             |> List.map (fun run -> run.Config, Records.tryFind warn out run.Config)
             |> Collected.ofRuns
 
@@ -967,20 +1074,23 @@ module Verbs =
             failures.Enqueue message
             lock streams (fun () -> streams.Err.WriteLine $"patchup: {Records.name config} failed: {message}")
 
-        for (path, _, _, threads), group in resolved chosen |> List.groupBy sharing do
-            let _, dataset = load path group.Head.Config
+        for ((path, _, _, _), threads), group in resolved streams chosen |> List.groupBy sharing do
+            let jobs =
+                jobs |> Option.defaultValue (max 1 (Environment.ProcessorCount / threads))
+
+            let _, corpus = load (plainly streams jobs) path group.Head.Config
 
             try
                 let manner =
                     { Out = out
-                      Jobs = jobs |> Option.defaultValue (max 1 (Environment.ProcessorCount / threads))
+                      Jobs = jobs
                       CheckpointEvery = None
                       TensorBoard = false
                       Failed = failed }
 
-                runs streams manner (group |> List.map _.Config) dataset |> ignore
+                runs streams manner (group |> List.map _.Config) corpus |> ignore
             finally
-                Dataset.dispose dataset
+                Corpus.dispose corpus
 
         match List.ofSeq failures with
         | [] -> streams.Out.WriteLine $"{chosen.Length} of {all.Length} runs of {file}: finished, in {out}"
@@ -1000,7 +1110,7 @@ module Verbs =
         let results = Arguments.parse<SweepSlurmArguments> "sweep slurm" own
         let file = results.GetResult SweepSlurmArguments.File
         let out = Path.GetFullPath(outOf (results.TryGetResult SweepSlurmArguments.Out))
-        let count = (resolved (Sweep.read file)).Length
+        let count = (resolved streams (Sweep.read file)).Length
         let file = Path.GetFullPath file
 
         if results.Contains Dry_Run then

@@ -50,6 +50,11 @@ module Augment =
             if shift < 0 || shift > 2 * padding then
                 invalidArg (nameof moves) $"The shift {shift} is outside 0 .. {2 * padding} for a padding of {padding}."
 
+    /// byte / 255 of every byte, into as many numbers.
+    let internal toFloats (source: byte[]) (target: Span<float32>) : unit =
+        for i in 0 .. source.Length - 1 do
+            target[i] <- scaled[int source[i]]
+
     let private floats (tensor: torch.Tensor) =
         MemoryMarshal.Cast<byte, float32> tensor.bytes
 

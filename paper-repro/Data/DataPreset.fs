@@ -7,6 +7,8 @@ type DataPreset =
         Classes: int
         /// The side of the images.
         Size: int
+        /// The side to which images in files are brought, of which each has its own size; null where all have one.
+        ImageSize: int option
         /// Training images, of which the paper holds a tenth out for validation.
         Train: int
         Test: int
@@ -31,6 +33,7 @@ module DataPreset =
         { Name = "CIFAR-10"
           Classes = 10
           Size = 32
+          ImageSize = None
           Train = 50_000
           Test = 10_000
           Mean = scaled [ 125.3; 123.0; 113.9 ]
@@ -50,6 +53,7 @@ module DataPreset =
         { Name = "SVHN"
           Classes = 10
           Size = 32
+          ImageSize = None
           Train = 73_257
           Test = 26_032
           Mean = centred
@@ -62,6 +66,7 @@ module DataPreset =
         { Name = "Tiny-ImageNet-200"
           Classes = 200
           Size = 64
+          ImageSize = None
           Train = 100_000
           Test = 10_000
           Mean = centred
@@ -69,5 +74,32 @@ module DataPreset =
           IsFlipped = true
           CropPadding = 4 }
 
-    /// All of them.
-    let all: DataPreset list = [ cifar10; cifar100; svhn; tinyImageNet ]
+    /// ImageNet (ILSVRC 2012) with the numbers that torchvision's models are trained with; its test set is the published
+    /// validation set.
+    let imageNet: DataPreset =
+        { Name = "ImageNet"
+          Classes = 1000
+          Size = 224
+          ImageSize = Some 224
+          Train = 1_281_167
+          Test = 50_000
+          Mean = [ 0.485; 0.456; 0.406 ]
+          Std = [ 0.229; 0.224; 0.225 ]
+          IsFlipped = true
+          CropPadding = 0 }
+
+    /// All of them, by the names by which they are asked for.
+    let all: (string * DataPreset) list =
+        [ "cifar-10", cifar10
+          "cifar-100", cifar100
+          "svhn", svhn
+          "tiny-imagenet", tinyImageNet
+          "imagenet", imageNet ]
+
+    /// The one of this name; a UserError where there is none.
+    let find (name: string) : DataPreset =
+        match all |> List.tryFind (fst >> (=) name) with
+        | Some(_, preset) -> preset
+        | None ->
+            let names = all |> List.map fst |> String.concat ", "
+            Errors.user $"data preset '{name}': the data presets are {names}."

@@ -22,6 +22,35 @@ type Dataset =
         Fingerprint: string
     }
 
+/// How a data set is read.
+[<NoEquality; NoComparison>]
+type Reading =
+    {
+        /// The folder for decoded copies; None to make and use none.
+        Cache: string option
+        /// Keep copies also of what is read fast?
+        CachesAll: bool
+        /// Are the data set's extra training images trained on too?
+        Extra: bool
+        /// Told in a line what is odd and was put right.
+        Warn: string -> unit
+    }
+
+/// Image files of a training and a test set over the same classes, which are not decoded yet.
+[<NoEquality; NoComparison>]
+type internal Encoded =
+    {
+        Name: string
+        Path: string
+        /// The classes' names in the order of their indices.
+        Classes: string[]
+        /// Names, bytes and class indices, sorted by class and name; each can be read by any thread.
+        Train: (string * (unit -> byte[]) * int)[]
+        Test: (string * (unit -> byte[]) * int)[]
+        /// SHA-256 of the files' names and sizes in hexadecimal: the same wherever the files are.
+        Fingerprint: string
+    }
+
 [<RequireQualifiedAccess>]
 module Dataset =
 
@@ -33,6 +62,7 @@ module Dataset =
         { Name: string
           Set: string
           Class: string
+          Size: unit -> int64
           Bytes: unit -> byte[] }
 
     /// The images and the class folders, empty ones too, as (set, class).
@@ -41,7 +71,25 @@ module Dataset =
         { Items: Item list
           Folders: (string * string) list }
 
-    let private isSet name = (name = "train" || name = "test")
+    let private isSet name =
+        (name = "train" || name = "test" || name = "val")
+
+    /// Where there is no test set, the validation set is it.
+    let private withTest (listing: Listing) : Listing =
+        let hasTest = listing.Folders |> List.exists (fun (set, _) -> set = "test")
+        let from = if hasTest then "test" else "val"
+
+        let rename (set: string) =
+            if set = "train" then Some "train"
+            elif set = from then Some "test"
+            else None
+
+        { Items =
+            listing.Items
+            |> List.choose (fun item -> rename item.Set |> Option.map (fun set -> { item with Set = set }))
+          Folders =
+            listing.Folders
+            |> List.choose (fun (set, name) -> rename set |> Option.map (fun set -> set, name)) }
 
     /// Top folder, set, class and file of a path inside the data set; None for what is not part of the layout.
     let private placeOf (path: string) =
@@ -81,6 +129,7 @@ module Dataset =
                         { Name = $"{set}/{name}/{file}"
                           Set = set
                           Class = name
+                          Size = fun () -> entry.Length
                           Bytes = fun () -> bytesOf path entry }
 
                     Some(
@@ -95,8 +144,9 @@ module Dataset =
         match entries |> List.map fst |> List.distinct with
         | []
         | [ _ ] ->
-            { Items = entries |> List.collect (fun (_, listing) -> listing.Items)
-              Folders = entries |> List.collect (fun (_, listing) -> listing.Folders) }
+            withTest
+                { Items = entries |> List.collect (fun (_, listing) -> listing.Items)
+                  Folders = entries |> List.collect (fun (_, listing) -> listing.Folders) }
         | tops ->
             let text = tops |> List.map (fun top -> $"'{top}'") |> String.concat ", "
 
@@ -109,8 +159,8 @@ module Dataset =
         entries |> Seq.map (fun path -> Path.GetFileName path) |> List.ofSeq
 
     let private isRoot (folder: string) =
-        Directory.Exists(Path.Combine(folder, "train"))
-        || Directory.Exists(Path.Combine(folder, "test"))
+        [ "train"; "test"; "val" ]
+        |> List.exists (fun set -> Directory.Exists(Path.Combine(folder, set)))
 
     /// The folder itself, or the only folder in it that holds train/ or test/.
     let private rootOf (folder: string) =
@@ -129,22 +179,24 @@ module Dataset =
         let root = rootOf folder
 
         let classes =
-            [ for set in [ "train"; "test" ] do
+            [ for set in [ "train"; "test"; "val" ] do
                   if Directory.Exists(Path.Combine(root, set)) then
                       for name in names (Directory.EnumerateDirectories(Path.Combine(root, set))) do
                           set, name ]
 
-        { Folders = classes
-          Items =
-            [ for set, name in classes do
-                  for file in names (Directory.EnumerateFiles(Path.Combine(root, set, name))) do
-                      if Images.isName file then
-                          let path = Path.Combine(root, set, name, file)
+        withTest
+            { Folders = classes
+              Items =
+                [ for set, name in classes do
+                      for file in names (Directory.EnumerateFiles(Path.Combine(root, set, name))) do
+                          if Images.isName file then
+                              let path = Path.Combine(root, set, name, file)
 
-                          { Name = $"{set}/{name}/{file}"
-                            Set = set
-                            Class = name
-                            Bytes = fun () -> Errors.reading path (fun () -> File.ReadAllBytes path) } ] }
+                              { Name = $"{set}/{name}/{file}"
+                                Set = set
+                                Class = name
+                                Size = fun () -> Errors.reading path (fun () -> FileInfo(path).Length)
+                                Bytes = fun () -> Errors.reading path (fun () -> File.ReadAllBytes path) } ] }
 
     // Decoding
 
@@ -198,29 +250,35 @@ module Dataset =
 
         items
 
-    let private assemble (path: string) (name: string) (fingerprint: string) (listing: Listing) : Dataset =
+    /// The classes, and the images of both sets in order with their class indices.
+    let private ordered (path: string) (listing: Listing) : string[] * (Item[] * int[]) * (Item[] * int[]) =
         let train = classesOf path "train" listing
         let test = classesOf path "test" listing
         checkSameClasses path train test
-        let items = inOrder path "train" listing, inOrder path "test" listing
         let indices = train |> List.mapi (fun i name -> name, i) |> dict
 
-        let labels (items: Item[]) =
-            items |> Array.map (fun item -> indices[item.Class])
+        let part set =
+            let items = inOrder path set listing
+            items, items |> Array.map (fun item -> indices[item.Class])
+
+        Array.ofList train, part "train", part "test"
+
+    let private assemble (path: string) (name: string) (fingerprint: string) (listing: Listing) : Dataset =
+        let classes, (train, trainLabels), (test, testLabels) = ordered path listing
 
         let files (items: Item[]) =
             items |> Array.map (fun item -> item.Name, item.Bytes)
 
-        let tensors = Images.stacks path [ files (fst items); files (snd items) ]
+        let tensors = Images.stacks path [ files train; files test ]
 
         { Name = name
-          Classes = Array.ofList train
+          Classes = classes
           Train =
             { Images = tensors[0]
-              Labels = labels (fst items) }
+              Labels = trainLabels }
           Test =
             { Images = tensors[1]
-              Labels = labels (snd items) }
+              Labels = testLabels }
           Fingerprint = fingerprint }
 
     // The cache: a safetensors file with a checksum
@@ -243,7 +301,8 @@ module Dataset =
     let private cachePath (folder: string) (fingerprint: string) =
         Path.Combine(folder, fingerprint + ".safetensors")
 
-    /// Failures are no error: the next run decodes again.
+    /// Failures are no error: the next run decodes again. A copy is only ever replaced as a whole: others may have the one
+    /// before mapped.
     let private store (folder: string) (dataset: Dataset) =
         let classes = JsonSerializer.Serialize dataset.Classes
 
@@ -272,10 +331,17 @@ module Dataset =
         | :? NotSupportedException
         | :? ArgumentException -> ()
 
-    /// None where there is no file, or it is damaged in any way.
-    let private fetch (folder: string) (name: string) (fingerprint: string) : Dataset option =
+    /// The decoded copy, whose images are pages of its file; None where there is none, or it is another version's. Where it is
+    /// damaged in any way, `warn` is told, and it is none.
+    let private fetch (warn: string -> unit) (folder: string) (name: string) (fingerprint: string) : Dataset option =
+        let path = cachePath folder fingerprint
+
+        let damaged () =
+            warn $"{path}: the decoded copy of {name} is damaged; it is made again."
+            None
+
         let open' () =
-            let file = Safetensors.read (cachePath folder fingerprint)
+            let file = Safetensors.map path
             let tensors = dict file.Entries
 
             let split set =
@@ -285,11 +351,10 @@ module Dataset =
             let classes = file.Metadata["classes"]
             let train, test = split "train", split "test"
 
-            if
-                file.Metadata["format"] <> cacheFormat
-                || file.Metadata["sha256"] <> digestOf classes [ train; test ]
-            then
+            if file.Metadata["format"] <> cacheFormat then
                 None
+            elif file.Metadata["sha256"] <> digestOf classes [ train; test ] then
+                damaged ()
             else
                 Some
                     { Name = name
@@ -302,12 +367,12 @@ module Dataset =
 
         let found =
             try
-                open' ()
+                if File.Exists path then open' () else None
             with
             | UserError _
             | :? KeyNotFoundException
             | :? ArgumentException
-            | :? JsonException -> None
+            | :? JsonException -> damaged ()
 
         found
         |> Option.iter (fun dataset -> scope.MoveToOuter(dataset.Train.Images, dataset.Test.Images) |> ignore)
@@ -333,6 +398,13 @@ module Dataset =
 
     // Opening
 
+    /// The way in which data sets are read that nobody asked to have read otherwise; what is odd goes unsaid.
+    let reading () : Reading =
+        { Cache = cacheFolder ()
+          CachesAll = false
+          Extra = false
+          Warn = ignore }
+
     /// A data set before it is read.
     [<NoEquality; NoComparison>]
     type private Source =
@@ -356,17 +428,45 @@ module Dataset =
         Errors.user
             $"{path}: it has corrupted test images and none to train on; 'patchup data check' shows what is in it."
 
-    let private ofStream (path: string) (name: string) (stream: Stream) : Source =
-        let fingerprint = Convert.ToHexStringLower(SHA256.HashData stream)
+    let private refuseExtra (path: string) (layout: string) : 'a =
+        let known =
+            Layouts.all
+            |> List.choose (fun layout -> layout.Extra |> Option.map (fun (file, _) -> $"{file} of {layout.Name}"))
+            |> String.concat ", "
+
+        Errors.user $"{path}: {layout} has no extra images; there are only {known}."
+
+    /// The reader of a layout, with its extra images where they are asked for.
+    let private readerOf (extra: bool) (path: string) (layout: Layout) : Files -> string -> Sets =
+        match layout.Extra with
+        | Some(_, read) when extra -> read
+        | None when extra -> refuseExtra path layout.Name
+        | _ -> layout.Read
+
+    /// With extra images it is another data set.
+    let private named (extra: bool) (path: string) =
+        Files.nameOf path + (if extra then " with extra" else "")
+
+    let private ofStream (extra: bool) (path: string) (name: string) (stream: Stream) : Source =
+        let contents = SHA256.HashData stream
         stream.Seek(0L, SeekOrigin.Begin) |> ignore
+
+        let fingerprint =
+            Convert.ToHexStringLower(
+                if extra then
+                    SHA256.HashData(Array.append contents "extra"B)
+                else
+                    contents
+            )
 
         let read () =
             Archive.using path stream (fun entries ->
                 let files = Files.ofEntries path entries
 
                 match Layouts.recognise files with
-                | Some(folder, layout) -> layout.Read files folder |> ofSets name fingerprint layout
+                | Some(folder, layout) -> readerOf extra path layout files folder |> ofSets name fingerprint layout
                 | None when (Corrupted.recognise files).IsSome -> refuseCorrupted path
+                | None when extra -> refuseExtra path Layouts.classFolders
                 | None -> Layouts.classFolders, listArchive path entries |> assemble path name fingerprint)
 
         { Name = name
@@ -374,95 +474,169 @@ module Dataset =
           IsSlow = true
           Read = read }
 
-    let private ofFolder (path: string) : Source =
+    let private ofFolder (extra: bool) (path: string) : Source =
         let files = Files.ofFolder path
+        let name = named extra path
 
         match Layouts.recognise files with
         | Some(folder, layout) ->
-            let names = Files.all files folder |> List.map (Files.inside folder)
+            let read = readerOf extra path layout
+
+            // What is not read does not make it another data set.
+            let isRead (file: string) =
+                extra || layout.Extra |> Option.forall (fun (unread, _) -> file <> unread)
+
+            let names =
+                Files.all files folder |> List.map (Files.inside folder) |> List.filter isRead
+
             let fingerprint = Files.fingerprint (Path.Combine(path, folder)) names
-            let name = Files.nameOf path
 
             { Name = name
               Fingerprint = fingerprint
               IsSlow = layout.IsSlow
-              Read = fun () -> layout.Read files folder |> ofSets name fingerprint layout }
+              Read = fun () -> read files folder |> ofSets name fingerprint layout }
         | None when (Corrupted.recognise files).IsSome -> refuseCorrupted path
+        | None when extra -> refuseExtra path Layouts.classFolders
         | None ->
             let listing = Errors.reading path (fun () -> listFolder path)
             let fingerprint = Files.fingerprint (rootOf path) (listing.Items |> List.map _.Name)
-
-            let name = Files.nameOf path
 
             { Name = name
               Fingerprint = fingerprint
               IsSlow = true
               Read = fun () -> Layouts.classFolders, assemble path name fingerprint listing }
 
-    let private opening (path: string) (look: Source -> 'a) : 'a =
+    let private opening (extra: bool) (path: string) (look: Source -> 'a) : 'a =
         let path = Files.resolve path
 
         if Directory.Exists path then
-            look (ofFolder path)
+            look (ofFolder extra path)
         else
             Errors.reading path (fun () ->
                 use stream = Errors.openRead path
-                look (ofStream path (Files.nameOf path) stream))
+                look (ofStream extra path (named extra path) stream))
 
-    let private throughCache (cache: string option) (source: Source) : Dataset =
-        let cache = if source.IsSlow then cache else None
+    let private throughCache (reading: Reading) (source: Source) : Dataset =
+        let cache =
+            if source.IsSlow || reading.CachesAll then
+                reading.Cache
+            else
+                None
 
-        match cache |> Option.bind (fun folder -> fetch folder source.Name source.Fingerprint) with
+        match
+            cache
+            |> Option.bind (fun folder -> fetch reading.Warn folder source.Name source.Fingerprint)
+        with
         | Some dataset -> dataset
         | None ->
             let _, dataset = source.Read()
             cache |> Option.iter (fun folder -> store folder dataset)
             dataset
 
-    /// `read` with an explicit folder for decoded copies, or none.
-    let readWith (cache: string option) (path: string) : Dataset = opening path (throughCache cache)
-
-    /// `read` from the files themselves, with the name of their layout.
-    let inspect (path: string) : string * Dataset =
-        opening path (fun source -> source.Read())
-
     /// Reads an archive (`.tar.gz`, `.tgz`, `.tar` or `.zip`) or a folder of train/CLASS/*.jpg and test/CLASS/*.jpg (or
-    /// .jpeg, .png), or of a layout in which data sets are published: CIFAR-10's and CIFAR-100's binary versions, SVHN's
-    /// cropped digits, MNIST's idx files, Tiny-ImageNet-200. All may lie below one top folder; a folder that holds an archive
-    /// alone stands for it. In class folders, other files and names that start with a dot are passed over, classes and
-    /// files are sorted ordinally, and all images have one size. Decoded copies of images and archives are kept in the user's
-    /// cache folder, where it can be written. A UserError for whatever is wrong with the path or its contents.
-    let read (path: string) : Dataset = readWith (cacheFolder ()) path
+    /// .jpeg, .png; val where there is no test), or of a layout in which data sets are published: CIFAR-10's and CIFAR-100's
+    /// binary versions, SVHN's cropped digits, MNIST's idx files, Tiny-ImageNet-200. All may lie below one top folder; a folder that
+    /// holds an archive alone stands for it. In class folders, other files and names that start with a dot are passed over,
+    /// classes and files are sorted ordinally, and all images have one size. A decoded copy's images are pages of its file. A
+    /// UserError for whatever is wrong with the path or its contents.
+    let readAs (reading: Reading) (path: string) : Dataset =
+        opening reading.Extra path (throughCache reading)
+
+    /// `readAs` with an explicit folder for decoded copies, or none.
+    let readWith (cache: string option) (path: string) : Dataset =
+        readAs { reading () with Cache = cache } path
+
+    /// `readAs` with decoded copies of images and archives in the user's cache folder, where it can be written.
+    let read (path: string) : Dataset = readAs (reading ()) path
+
+    /// Reads from the files themselves, with the name of their layout, and the extra images where they are asked for.
+    let inspect (extra: bool) (path: string) : string * Dataset =
+        opening extra path (fun source -> source.Read())
+
+    let private encodedOf (path: string) (listing: Listing) : Encoded =
+        let classes, train, test = ordered path listing
+        use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
+
+        for items, _ in [ train; test ] do
+            for item in items do
+                hash.AppendData(Encoding.UTF8.GetBytes $"{item.Name} {item.Size()}\n")
+
+        let files (items: Item[], labels: int[]) =
+            Array.map2 (fun (item: Item) label -> item.Name, item.Bytes, label) items labels
+
+        { Name = Files.nameOf path
+          Path = path
+          Classes = classes
+          Train = files train
+          Test = files test
+          Fingerprint = Convert.ToHexStringLower(hash.GetHashAndReset()) }
+
+    /// Lists class folders, as `readAs` has them, in a folder or a `.tar` archive, whose images may have any sizes; a UserError
+    /// for another layout and for a compressed archive, which cannot be read a file at a time.
+    let internal encoded (path: string) : Encoded =
+        let path = Files.resolve path
+
+        let check (files: Files) =
+            match Layouts.recognise files with
+            | Some(_, layout) ->
+                Errors.user $"{path}: {layout.Name} has images of one size, and is read without --image-size."
+            | None -> ()
+
+        if Directory.Exists path then
+            check (Files.ofFolder path)
+            Errors.reading path (fun () -> listFolder path) |> encodedOf path
+        else
+            Errors.reading path (fun () ->
+                use stream = Errors.openRead path
+
+                if Archive.isCompressed stream then
+                    Errors.user
+                        $"{path}: with --image-size, images are read from a folder or a .tar archive; unpack it, and name its folder."
+
+                Archive.using path stream (fun entries ->
+                    check (Files.ofEntries path entries)
+                    listArchive path entries |> encodedOf path))
 
     let private resource = "cifar10-jpeg-6000.tar.gz"
 
-    /// `embedded` with an explicit folder for decoded copies, or none.
-    let embeddedWith (cache: string option) : Dataset =
+    /// `embedded`, read in this way; it has no extra images.
+    let embeddedAs (reading: Reading) : Dataset =
         use stream = typeof<Dataset>.Assembly.GetManifestResourceStream resource
 
         if isNull stream then
             invalidOp $"The assembly lacks its resource {resource}."
 
-        ofStream resource "CIFAR-10 (JPEG copy), 6,000 images" stream
-        |> throughCache cache
+        if reading.Extra then
+            refuseExtra "the images in the program" "CIFAR-10"
+
+        ofStream false resource "CIFAR-10 (JPEG copy), 6,000 images" stream
+        |> throughCache reading
+
+    /// `embedded` with an explicit folder for decoded copies, or none.
+    let embeddedWith (cache: string option) : Dataset =
+        embeddedAs { reading () with Cache = cache }
 
     /// The data set inside the program: 500 training and 100 test images of each class of CIFAR-10, JPEG-compressed
     /// (see PROVENANCE.md); 32 x 32.
-    let embedded () : Dataset = embeddedWith (cacheFolder ())
+    let embedded () : Dataset = embeddedAs (reading ())
 
     // Parts
+
+    /// Refuses a number of images of each class that is less than 1, or more than a class has.
+    let internal checkCounts (set: string) (perClass: int) (name: string) (classes: string[]) (labels: int[]) : unit =
+        if perClass < 1 then
+            Errors.user $"{perClass} {set} images a class: at least 1 is needed."
+
+        for label, available in Array.countBy id labels do
+            if available < perClass then
+                Errors.user
+                    $"{perClass} {set} images a class: {name} has {available} of class {classes[label]}; ask for {available} at \
+                      most, or for 0, which is all of every class."
 
     /// The first images of each class, as a data set of its own; a UserError where a class has fewer.
     let take (perClassTrain: int) (perClassTest: int) (dataset: Dataset) : Dataset =
         let check set perClass (split: Split) =
-            if perClass < 1 then
-                Errors.user $"{perClass} {set} images a class: at least 1 is needed."
-
-            for label, available in Array.countBy id split.Labels do
-                if available < perClass then
-                    Errors.user
-                        $"{perClass} {set} images a class: {dataset.Name} has {available} of class \
-                          {dataset.Classes[label]}; ask for {available} at most."
+            checkCounts set perClass dataset.Name dataset.Classes split.Labels
 
         check "training" perClassTrain dataset.Train
         check "test" perClassTest dataset.Test

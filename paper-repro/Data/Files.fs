@@ -129,6 +129,13 @@ module internal Archive =
                 | :? InvalidDataException
                 | :? NotSupportedException as error -> fail error.Message }
 
+    /// Is this a .gz or .zip file? The stream stays at its start.
+    let isCompressed (stream: Stream) : bool =
+        let magic = Array.zeroCreate<byte> 2
+        let count = stream.ReadAtLeast(magic, 2, false)
+        stream.Seek(0L, SeekOrigin.Begin) |> ignore
+        count = 2 && (magic = [| 0x1fuy; 0x8buy |] || magic = "PK"B)
+
     /// Gives the entries of a .tar, .tar.gz or .zip archive, which this stream of the file at `path` holds, to `look`, in
     /// whose course they can be opened. A UserError where it is none of these, or damaged.
     let using (path: string) (stream: Stream) (look: Entry list -> 'a) : 'a =

@@ -45,10 +45,9 @@ module Images =
         let extension = Path.GetExtension(file).ToLowerInvariant()
         not (file.StartsWith '.') && List.contains extension [ ".jpg"; ".jpeg"; ".png" ]
 
-    /// Decodes the bytes of a JPEG or PNG file. Grey values become three equal channels; alpha is dropped. A UserError
-    /// that names the image where it is corrupt or cut short.
-    let decode (name: string) (bytes: byte[]) : Pixels =
-        let refuse what : 'a =
+    /// Decodes an image file's bytes, and gives the bitmap to a function; a UserError where that is not possible.
+    let private decoding (name: string) (bytes: byte[]) (look: SKBitmap -> 'a) : 'a =
+        let refuse what : 'b =
             Errors.user $"{name}: {what}; replace or remove it."
 
         use data = SKData.CreateCopy(ReadOnlySpan bytes)
@@ -65,8 +64,43 @@ module Images =
         use bitmap = new SKBitmap(layout SKAlphaType.Unpremul height width)
 
         match codec.GetPixels(bitmap.Info, bitmap.GetPixels()) with
-        | SKCodecResult.Success -> planesOf height width (bitmap.GetPixelSpan())
+        | SKCodecResult.Success -> look bitmap
         | result -> refuse $"a corrupt image ({result})"
+
+    /// Decodes the bytes of a JPEG or PNG file. Grey values become three equal channels; alpha is dropped. A UserError
+    /// that names the image where it is corrupt or cut short.
+    let decode (name: string) (bytes: byte[]) : Pixels =
+        decoding name bytes (fun bitmap -> planesOf bitmap.Height bitmap.Width (bitmap.GetPixelSpan()))
+
+    /// Decodes the part of an image that `box` chooses for its height and width, resizes it by Skia's best filter to a
+    /// square, mirrors it left to right where the box says so, and writes its three planes, of 3 * side * side bytes, to
+    /// `target`. The image itself is in native memory alone, and only until this returns. A UserError as `decode` has it.
+    let decodePart (name: string) (bytes: byte[]) (side: int) (box: int -> int -> Box) (target: byte[]) : unit =
+        decoding name bytes (fun bitmap ->
+            let box = box bitmap.Height bitmap.Width
+            use part = new SKBitmap()
+
+            if
+                not (
+                    bitmap.ExtractSubset(part, SKRectI(box.Left, box.Top, box.Left + box.Columns, box.Top + box.Rows))
+                )
+            then
+                invalidArg (nameof box) $"{box} is not within {bitmap.Height} x {bitmap.Width} pixels."
+
+            use resized =
+                part.Resize(layout SKAlphaType.Unpremul side side, SKFilterQuality.High)
+
+            let rgba = resized.GetPixelSpan()
+            let area = side * side
+
+            for row in 0 .. side - 1 do
+                for column in 0 .. side - 1 do
+                    let shown = if box.IsMirrored then side - 1 - column else column
+                    let from = 4 * (row * side + shown)
+                    let into = row * side + column
+                    target[into] <- rgba[from]
+                    target[area + into] <- rgba[from + 1]
+                    target[2 * area + into] <- rgba[from + 2])
 
     /// Reads and decodes a file.
     let read (path: string) : Pixels =
@@ -154,7 +188,8 @@ module Images =
         let area = 3 * height * width
 
         if int64 files.Length * int64 area > int64 Array.MaxLength then
-            Errors.user $"{path}: {files.Length} images of {width} x {height} pixels are more than 2 GiB; take fewer."
+            Errors.user
+                $"{path}: {files.Length} images of {width} x {height} pixels are more than 2 GiB; take fewer, or have them decoded when they are used with --image-size."
 
         let images =
             torch.empty ([| int64 files.Length; 3L; int64 height; int64 width |], dtype = torch.uint8)
@@ -169,7 +204,7 @@ module Images =
                 if pixels.Height <> height || pixels.Width <> width then
                     Errors.user
                         $"{path}: {name} has {pixels.Width} x {pixels.Height} pixels and {first} has {width} x \
-                          {height}; all images must have one size."
+                          {height}; all images must have one size, or be brought to one with --image-size."
 
                 pixels.Planes.CopyTo(images.bytes.Slice(i * area, area))
             with error ->

@@ -17,6 +17,8 @@ type internal Layout =
         IsSlow: bool
         /// What is in this folder; a UserError for whatever is wrong with it.
         Read: Files -> string -> Sets
+        /// A file of further training images, and what is in this folder with them.
+        Extra: (string * (Files -> string -> Sets)) option
     }
 
 /// The layouts in which data sets are published.
@@ -30,7 +32,8 @@ module internal Layouts =
             "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, or all with .gz"
           Preset = None
           IsSlow = false
-          Read = Idx.sets }
+          Read = Idx.sets
+          Extra = None }
 
     /// In the order in which they are asked for.
     let all: Layout list =
@@ -39,19 +42,22 @@ module internal Layouts =
             Shown = "data_batch_1.bin .. data_batch_5.bin, test_batch.bin and batches.meta.txt"
             Preset = Some DataPreset.cifar10
             IsSlow = false
-            Read = Cifar.read10 }
+            Read = Cifar.read10
+            Extra = None }
           { Name = "CIFAR-100, the binary version"
             Marks = [ "train.bin"; "test.bin" ]
             Shown = "train.bin, test.bin and fine_label_names.txt"
             Preset = Some DataPreset.cifar100
             IsSlow = false
-            Read = Cifar.read100 }
+            Read = Cifar.read100
+            Extra = None }
           { Name = "SVHN, cropped digits"
             Marks = [ "train_32x32.mat" ]
             Shown = "train_32x32.mat and test_32x32.mat"
             Preset = Some DataPreset.svhn
             IsSlow = false
-            Read = Svhn.read }
+            Read = Svhn.read
+            Extra = Some(Svhn.extra, Svhn.readWithExtra) }
           idx ""
           idx ".gz"
           { Name = "Tiny-ImageNet-200"
@@ -59,7 +65,8 @@ module internal Layouts =
             Shown = "train/WNID/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt, wnids.txt and words.txt"
             Preset = Some DataPreset.tinyImageNet
             IsSlow = true
-            Read = TinyImageNet.read } ]
+            Read = TinyImageNet.read
+            Extra = None } ]
 
     /// What has no layout of its own name.
     let classFolders = "class folders"

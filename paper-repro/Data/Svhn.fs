@@ -8,7 +8,8 @@ module internal Svhn =
     let private side = 32
     let private area = 3 * side * side
 
-    let private split (files: Files) (name: string) : Split =
+    /// The images of a file, by MATLAB's order of axes, and their labels.
+    let private arrays (files: Files) (name: string) : byte[] * byte[] =
         let fail (what: string) : 'a =
             Errors.user $"{files.Path}: {name}: {what}; fetch it again."
 
@@ -32,27 +33,51 @@ module internal Svhn =
         if labels.Sizes <> [ count; 1L ] then
             fail $"y is {shown labels}, not {count}x1 as X has {count} images"
 
-        Split.make files.Path count side side (fun index planes ->
+        for index in 0 .. labels.Values.Length - 1 do
+            if labels.Values[index] < 1uy || labels.Values[index] > 10uy then
+                fail $"image {index} has the label {labels.Values[index]}; labels lie in 1 .. 10"
+
+        images.Values, labels.Values
+
+    /// The images of these files, one after the other.
+    let private split (files: Files) (names: string list) : Split =
+        let parts = names |> List.map (arrays files) |> Array.ofList
+
+        // Where each of them starts.
+        let starts =
+            parts |> Array.scan (fun start (_, labels) -> start + int64 labels.Length) 0L
+
+        Split.make files.Path (Array.last starts) side side (fun index planes ->
+            let part = (starts |> Array.findIndex (fun start -> start > int64 index)) - 1
+
+            let index = index - int starts[part]
+            let images, labels = parts[part]
+
             for channel in 0..2 do
                 for column in 0 .. side - 1 do
                     let from = index * area + (channel * side + column) * side
 
                     for row in 0 .. side - 1 do
-                        planes[(channel * side + row) * side + column] <- images.Values[from + row]
+                        planes[(channel * side + row) * side + column] <- images[from + row]
 
-            match int labels.Values[index] with
-            | 10 -> 0
-            | label when label >= 1 && label <= 9 -> label
-            | label -> fail $"image {index} has the label {label}; labels lie in 1 .. 10")
+            int labels[index] % 10)
 
-    /// SVHN in this folder.
-    let read (files: Files) (folder: string) : Sets =
-        let train = split files (Files.at folder "train_32x32.mat")
+    /// The file of further training images, which are easier ones.
+    let extra = "extra_32x32.mat"
+
+    let private sets (training: string list) (files: Files) (folder: string) : Sets =
+        let train = split files (training |> List.map (Files.at folder))
 
         try
             { Classes = Array.init 10 string
               Train = train
-              Test = split files (Files.at folder "test_32x32.mat") }
+              Test = split files [ Files.at folder "test_32x32.mat" ] }
         with _ ->
             Split.dispose train
             reraise ()
+
+    /// SVHN in this folder.
+    let read: Files -> string -> Sets = sets [ "train_32x32.mat" ]
+
+    /// The same with the extra images behind the training images.
+    let readWithExtra: Files -> string -> Sets = sets [ "train_32x32.mat"; extra ]

@@ -6,6 +6,7 @@ open System.Buffers
 open System.Buffers.Binary
 open System.Collections.Generic
 open System.IO
+open System.Runtime.InteropServices
 open System.Text.Json
 open TorchSharp
 
@@ -312,6 +313,41 @@ module Safetensors =
     let read (path: string) : Tensors =
         opening path (fun stream entries metadata ->
             let tensors = Scope.many (fun () -> entries |> List.map (readEntry path stream))
+
+            { Entries = List.zip (entries |> List.map _.Name) tensors
+              Metadata = metadata })
+
+    /// The bytes of a whole file as its pages; None where the system does not map them.
+    let private pagesOf (path: string) (length: int64) : torch.Tensor option =
+        if OperatingSystem.IsWindows() then
+            // A mapped file could not be replaced.
+            None
+        else
+            try
+                Some(torch.from_file (path, Nullable false, Nullable length, Nullable torch.uint8))
+            with :? ExternalException ->
+                None
+
+    /// Reads a file as `read` does, but U8 tensors are the file's own pages, which the system takes into memory when they
+    /// are used and drops where it is short: several processes share them, and a write to them stays in its process. As
+    /// long as they live the file may be replaced or deleted, but not changed in place. Where the system does not map the
+    /// file, the tensors are read.
+    let map (path: string) : Tensors =
+        opening path (fun stream entries metadata ->
+            let start = stream.Position
+
+            let tensors =
+                Scope.many (fun () ->
+                    let pages = pagesOf path stream.Length
+
+                    entries
+                    |> List.map (fun entry ->
+                        match pages with
+                        | Some pages when entry.Type = torch.uint8 ->
+                            pages.narrow(0L, start + entry.Start, entry.Finish - entry.Start).view(entry.Shape)
+                        | _ ->
+                            stream.Position <- start + entry.Start
+                            readEntry path stream entry))
 
             { Entries = List.zip (entries |> List.map _.Name) tensors
               Metadata = metadata })

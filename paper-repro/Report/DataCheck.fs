@@ -46,38 +46,11 @@ module DataCheck =
     /// More classes than these are not listed.
     let private listed = 20
 
-    /// The mean and the standard deviation of each channel.
-    let private moments (split: Split) : (float * float) list =
-        let area = int (split.Images.shape[2] * split.Images.shape[3])
-        let counts = Array.init 3 (fun _ -> Array.zeroCreate<int64> 256)
-        let bytes = split.Images.bytes
-
-        for plane in 0 .. 3 * Split.count split - 1 do
-            let counts = counts[plane % 3]
-
-            for value in bytes.Slice(plane * area, area) do
-                counts[int value] <- counts[int value] + 1L
-
-        [ for counts in counts do
-              let total = float (Array.sum counts)
-
-              let mean =
-                  (counts |> Seq.mapi (fun value count -> float value * float count) |> Seq.sum)
-                  / total
-
-              let variance =
-                  (counts
-                   |> Seq.mapi (fun value count -> (float value - mean) ** 2.0 * float count)
-                   |> Seq.sum)
-                  / total
-
-              mean / 255.0, sqrt variance / 255.0 ]
-
     /// What a set of images of these classes is.
-    let set (name: string) (classes: string[]) (split: Split) : SetCheck =
+    let set (name: string) (classes: string[]) (images: ImageSet) : SetCheck =
         let counts = Array.zeroCreate<int> classes.Length
 
-        for label in split.Labels do
+        for label in ImageSet.labels images do
             counts[label] <- counts[label] + 1
 
         let sorted = Array.sort counts
@@ -88,10 +61,10 @@ module DataCheck =
         let each =
             [ for name, count in Array.zip classes counts -> { Class = name; Images = count } ]
 
-        let moments = moments split
+        let moments = ImageSet.moments Int32.MaxValue images
 
         { Set = name
-          Images = Split.count split
+          Images = ImageSet.count images
           Least = sorted[0]
           Median = median
           Most = Array.last sorted
@@ -102,37 +75,48 @@ module DataCheck =
           Mean = List.map fst moments
           Std = List.map snd moments }
 
-    let private size (split: Split) =
-        int split.Images.shape[2], int split.Images.shape[3]
+    let private ofCorpus (path: string) (layout: string) (corpus: Corpus) : DataCheck =
+        let height, width = ImageSet.size corpus.Train
 
-    let private ofDataset (path: string) : DataCheck =
-        let layout, dataset = Dataset.inspect path
+        { Path = path
+          Layout = layout
+          Classes = corpus.Classes.Length
+          Height = height
+          Width = width
+          Sets =
+            [ set "train" corpus.Classes corpus.Train
+              set "test" corpus.Classes corpus.Test ]
+          Published =
+            Layouts.all
+            |> List.tryFind (fun one -> one.Name = layout)
+            |> Option.bind _.Preset
+          Fingerprint = corpus.Fingerprint }
+
+    let private ofDataset (extra: bool) (path: string) : DataCheck =
+        let layout, dataset = Dataset.inspect extra path
 
         try
-            let height, width = size dataset.Train
-
-            { Path = path
-              Layout = layout
-              Classes = dataset.Classes.Length
-              Height = height
-              Width = width
-              Sets =
-                [ set "train" dataset.Classes dataset.Train
-                  set "test" dataset.Classes dataset.Test ]
-              Published =
-                Layouts.all
-                |> List.tryFind (fun one -> one.Name = layout)
-                |> Option.bind _.Preset
-              Fingerprint = dataset.Fingerprint }
+            ofCorpus path layout (Corpus.ofDataset dataset)
         finally
             Dataset.dispose dataset
+
+    /// Images in files, the middle of each brought to this side, decoded by all processors; a UserError for whatever is wrong
+    /// with them.
+    let inFiles (side: int) (path: string) : DataCheck =
+        Corpus.inFiles
+            { Threads = Environment.ProcessorCount
+              Prefetch = 16 }
+            side
+            path
+        |> ofCorpus path $"{Layouts.classFolders}, brought to {side} x {side}"
 
     let private ofCorrupted (path: string) (corrupted: Corrupted) : DataCheck =
         let part (corruption, severity) =
             let split = corrupted.Load corruption severity
 
             try
-                size split, set $"{corruption} {severity}" corrupted.Classes split
+                let images = ImageSet.ofSplit split
+                ImageSet.size images, set $"{corruption} {severity}" corrupted.Classes images
             finally
                 Split.dispose split
 
@@ -154,11 +138,11 @@ module DataCheck =
               Published = None
               Fingerprint = corrupted.Fingerprint }
 
-    /// Reads all of a folder or an archive, one set after the other, without a decoded copy; a UserError for whatever is wrong
-    /// with it.
-    let path (path: string) : DataCheck =
+    /// Reads all of a folder or an archive, one set after the other, without a decoded copy, and with the data set's extra
+    /// images where they are asked for; a UserError for whatever is wrong with it.
+    let path (extra: bool) (path: string) : DataCheck =
         Corrupted.tryUsing path (ofCorrupted path)
-        |> Option.defaultWith (fun () -> ofDataset path)
+        |> Option.defaultWith (fun () -> ofDataset extra path)
 
     // As text
 

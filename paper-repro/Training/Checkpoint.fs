@@ -59,18 +59,19 @@ module Checkpoint =
 
     /// Writes a trained model's weights with their description, under PyTorch's names; a UserError where that is not
     /// possible.
-    let write (path: string) (dataset: Dataset) (trained: Trained) : unit =
+    let write (path: string) (corpus: Corpus) (trained: Trained) : unit =
         let network = trained.Network
+        let height, width = ImageSet.size corpus.Test
 
         let description: Checkpoint =
             { Model = trained.Record.Config.Model
               Width = network.Width
               Stride = network.Stride
-              ImageHeight = int dataset.Test.Images.shape[2]
-              ImageWidth = int dataset.Test.Images.shape[3]
+              ImageHeight = height
+              ImageWidth = width
               Mean = network.Mean
               Std = network.Std
-              Classes = List.ofArray dataset.Classes
+              Classes = List.ofArray corpus.Classes
               Method = trained.Record.Config.Method
               Notation = trained.Record.Config.Notation }
 

@@ -20,7 +20,9 @@ type Config =
         Data: string
         /// The data set's SHA-256.
         Fingerprint: string
+        /// 0 for all.
         TrainPerClass: int
+        /// 0 for all.
         TestPerClass: int
         /// Of the training images.
         ValidationShare: float
@@ -45,7 +47,15 @@ type Config =
         ClipNorm: float
         /// Of the moving average of the weights, which then is what is validated, tested and kept; 0 for none.
         EmaDecay: float
+        /// The side to which the images, which stay in their files until they are used, are brought: training images by a crop
+        /// of random size, others by one in the middle. None where images are decoded before, and have one size.
+        ImageSize: int option
+        /// Of each channel, on the scale of [0,1], taken away from the images; empty where it is measured on the training images.
+        Mean: float list
+        /// Of each channel, on the scale of [0,1], by which the images are divided; empty where it is measured.
+        Std: float list
         Flip: bool
+        /// By how many pixels training images are padded before they are cropped to their size; 0 with an image size.
         CropPadding: int
         Seed: int
         Threads: int
@@ -95,6 +105,9 @@ module Config =
           WeightDecay = 1e-4
           ClipNorm = 0.0
           EmaDecay = 0.0
+          ImageSize = None
+          Mean = []
+          Std = []
           Flip = true
           CropPadding = 2
           Seed = 0
@@ -165,6 +178,27 @@ module Config =
 
         inRange "crop padding" 0 1000 config.CropPadding
 
+        match config.ImageSize with
+        | None -> ()
+        | Some side ->
+            inRange "image size" 8 1024 side
+
+            if config.CropPadding > 0 then
+                Errors.user
+                    $"crop padding {config.CropPadding}: with an image size, crops are of random size and without padding; it must be 0."
+
+        for what, values, isRight in
+            [ "mean", config.Mean, (fun value -> value >= 0.0 && value <= 1.0)
+              "std", config.Std, (fun value -> value > 0.0 && value <= 1.0) ] do
+            if
+                (not values.IsEmpty || not (config.Mean.IsEmpty && config.Std.IsEmpty))
+                && not (values.Length = 3 && List.forall isRight values)
+            then
+                let shown = values |> List.map string |> String.concat ", "
+
+                Errors.user
+                    $"{what} [{shown}]: mean and std are three numbers each, on the scale of [0, 1], or both empty and measured."
+
         if config.Device <> "cpu" && config.Device <> "cuda" then
             Errors.user $"device {config.Device}: it must be cpu or cuda."
 
@@ -181,6 +215,18 @@ module Config =
             | _ -> MultiStep config.Milestones
 
         Schedule.rate config.LearningRate curve config.Warmup config.Epochs stepsPerEpoch step
+
+    /// The configuration with what is published for a data set: normalisation, augmentation, and all of its images.
+    let withData (preset: DataPreset) (config: Config) : Config =
+        { config with
+            TrainPerClass = 0
+            TestPerClass = 0
+            ValidationShare = 0.1
+            ImageSize = preset.ImageSize
+            Mean = preset.Mean
+            Std = preset.Std
+            Flip = preset.IsFlipped
+            CropPadding = preset.CropPadding }
 
     /// Published schedules: name and what they are.
     let presets: (string * string) list =

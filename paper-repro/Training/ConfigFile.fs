@@ -66,7 +66,7 @@ module ConfigFile =
             checkName place "a configuration's" keys key
 
             if
-                (isNull value && key <> "width")
+                (isNull value && key <> "width" && key <> "imageSize")
                 || (replaced [ key, value ] Config.standard).IsNone
             then
                 let shown = if isNull value then "null" else value.ToJsonString()

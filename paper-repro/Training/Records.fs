@@ -169,9 +169,9 @@ module Records =
             Missing
 
     /// Writes a run's weights, log, timing and, last, its record, which makes it a finished one.
-    let write (out: string) (dataset: Dataset) (trained: Trained) : unit =
+    let write (out: string) (corpus: Corpus) (trained: Trained) : unit =
         let config = trained.Record.Config
-        Checkpoint.write (weightsPath out config) dataset trained
+        Checkpoint.write (weightsPath out config) corpus trained
         Log.start (logPath out config) trained.Record.History
         Json.write (timingPath out config) trained.Timing
         Json.write (recordPath out config) trained.Record

@@ -8,37 +8,24 @@ open PatchUp.Functional
 module Setup =
 
     /// The network for a configuration's images, not yet normalising them.
-    let network (config: Config) (dataset: Dataset) : NetworkSettings =
+    let network (config: Config) (corpus: Corpus) : NetworkSettings =
         { Width = config.Width
-          Classes = dataset.Classes.Length
-          Stride = Architectures.stride config.Model (int dataset.Train.Images.shape[2])
+          Classes = corpus.Classes.Length
+          Stride = Architectures.stride config.Model (fst (ImageSet.size corpus.Train))
           Mean = [ 0.0; 0.0; 0.0 ]
           Std = [ 1.0; 1.0; 1.0 ] }
 
-    /// The network with the mean and the standard deviation of each channel over all pixels of the images; from exact
-    /// counts.
-    let normalising (split: Split) (network: NetworkSettings) : NetworkSettings =
-        let area = int (split.Images.shape[2] * split.Images.shape[3])
-        let counts = Array.init 3 (fun _ -> Array.zeroCreate<int64> 256)
-        let bytes = split.Images.bytes
+    /// Of images in files, how many are decoded to measure mean and deviation.
+    let measured = 2000
 
-        for plane in 0 .. bytes.Length / area - 1 do
-            let counts = counts[plane % 3]
-
-            for value in bytes.Slice(plane * area, area) do
-                counts[int value] <- counts[int value] + 1L
-
-        let moments (counts: int64[]) =
-            let mean (f: float -> float) =
-                let weighted =
-                    counts |> Array.mapi (fun value count -> float count * f (float value / 255.0))
-
-                Array.sum weighted / float (Array.sum counts)
-
-            let average = mean id
-            average, sqrt (mean (fun value -> (value - average) ** 2.0))
-
-        let means, deviations = counts |> List.ofArray |> List.map moments |> List.unzip
+    /// The network with the configuration's mean and standard deviation of each channel, or, where it has none, those over
+    /// all pixels of the training images; from exact counts.
+    let normalising (config: Config) (train: ImageSet) (network: NetworkSettings) : NetworkSettings =
+        let means, deviations =
+            if config.Mean.IsEmpty then
+                ImageSet.moments measured train |> List.unzip
+            else
+                config.Mean, config.Std
 
         { network with
             Mean = means
@@ -88,8 +75,8 @@ module Setup =
                   cannot be normalised; take another batch size."
 
     /// How many of the training images a run holds out for validation.
-    let heldOut (config: Config) (dataset: Dataset) : int =
-        let count = Split.count dataset.Train
+    let heldOut (config: Config) (corpus: Corpus) : int =
+        let count = ImageSet.count corpus.Train
 
         if count < 2 then
             Errors.user $"{count} training images: at least 2 are needed, so that one can be held out for validation."
@@ -97,18 +84,17 @@ module Setup =
         max 1 (int (Math.Round(config.ValidationShare * float count)))
 
     /// How many images an epoch trains on.
-    let trainingImages (config: Config) (dataset: Dataset) : int =
-        Split.count dataset.Train - heldOut config dataset
+    let trainingImages (config: Config) (corpus: Corpus) : int =
+        ImageSet.count corpus.Train - heldOut config corpus
 
     /// Refuses what `run` would refuse, with a UserError: a configuration out of range, a site that the network does
     /// not have, too few images.
-    let check (config: Config) (dataset: Dataset) : unit =
+    let check (config: Config) (corpus: Corpus) : unit =
         Config.check config
-        let count = trainingImages config dataset
-        let size = dataset.Train.Images.shape
+        let count = trainingImages config corpus
+        let height, width = ImageSet.size corpus.Train
 
-        let sites =
-            Architectures.sites config.Model (network config dataset) (int size[2]) (int size[3])
+        let sites = Architectures.sites config.Model (network config corpus) height width
 
         checkSites config sites (regularizer config)
         checkLastBatch config sites count

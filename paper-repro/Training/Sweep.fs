@@ -25,7 +25,15 @@ module Sweep =
 
     /// What a sweep has.
     let names: string list =
-        [ "data"; "models"; "methods"; "seeds"; "preset"; "base"; "grid"; "sample" ]
+        [ "data"
+          "models"
+          "methods"
+          "seeds"
+          "preset"
+          "dataPreset"
+          "base"
+          "grid"
+          "sample" ]
 
     /// What a sample has.
     let sampleNames: string list = [ "count"; "seed"; "uniform"; "logUniform" ]
@@ -198,16 +206,21 @@ module Sweep =
 
     // ---- runs ----
 
-    /// The configuration of a model before its settings: as published where there is a preset.
-    let private ofModel (preset: string option) (model: string) : Config =
+    /// The configuration of a model before its settings: as published where there are presets, of schedules and of data sets.
+    let private ofModel (preset: string option) (dataPreset: string option) (model: string) : Config =
         let config =
             { Config.standard with
                 Model = model
                 Width = (Architectures.find model).Width |> Option.bind (fun _ -> Config.standard.Width) }
 
-        preset
-        |> Option.map (fun name -> Config.withPreset name config)
-        |> Option.defaultValue config
+        let scheduled =
+            match preset with
+            | Some name -> Config.withPreset name config
+            | None -> config
+
+        match dataPreset with
+        | Some name -> Config.withData (DataPreset.find name) scheduled
+        | None -> scheduled
 
     let private runs (path: string) (node: JsonNode) : Planned list =
         let parts = fields $"{path}: a sweep" node
@@ -252,9 +265,11 @@ module Sweep =
                     | _ -> [ 0 .. count place 1000 node - 1 ])
                 [ Config.standard.Seed ]
 
-        let preset =
-            parts.TryFind "preset"
-            |> Option.map (value<string> $"{path}: preset" "\"paper-2020\"")
+        let named name example =
+            parts.TryFind name |> Option.map (value<string> $"{path}: {name}" example)
+
+        let preset = named "preset" "\"paper-2020\""
+        let dataPreset = named "dataPreset" "\"cifar-10\""
 
         let common = part "base" fields []
 
@@ -281,16 +296,16 @@ module Sweep =
             if points.Head |> List.exists (fun (other, _) -> other = name) then
                 Errors.user $"{path}: {name} is in grid and in sample; leave it in one of them."
 
-        let named =
+        let chosen =
             Set(List.map fst common @ List.map fst points.Head @ List.map fst samples.Head)
 
         let withMethod (config: Config) (method': Method) =
             let whole = Config.withMethod method' config
 
             { whole with
-                Loss = (if named.Contains "loss" then config.Loss else whole.Loss)
+                Loss = (if chosen.Contains "loss" then config.Loss else whole.Loss)
                 CleanLoss =
-                    (if named.Contains "cleanLoss" then
+                    (if chosen.Contains "cleanLoss" then
                          config.CleanLoss
                      else
                          whole.CleanLoss) }
@@ -303,7 +318,7 @@ module Sweep =
                       // Of several models, some may say themselves how wide they are.
                       common
                       |> List.filter (fun (name, _) -> name <> "width" || hasWidth)
-                      |> fun values -> ConfigFile.replace $"{path}: base" values (ofModel preset model)
+                      |> fun values -> ConfigFile.replace $"{path}: base" values (ofModel preset dataPreset model)
 
                   for point in points do
                       for sample in samples do

@@ -68,37 +68,36 @@ module Trainer =
             else
                 struct (nan, 0.0))
 
-    /// Error and NLL on images that are left as they are, in evaluation mode. `before` is called before every batch, and
+    /// Error and NLL on images that are not augmented, in evaluation mode. `before` is called before every batch, and
     /// may raise.
-    let evaluate (before: unit -> unit) (model: Model) (split: Split) : Score =
+    let evaluate (before: unit -> unit) (model: Model) (set: ImageSet) : Score =
         Model.eval model
         use _ = torch.no_grad ()
 
         let wrong, loss =
-            Array.chunkBySize 250 [| 0 .. Split.count split - 1 |]
-            |> Array.map (fun indices ->
-                before ()
+            ImageSet.using (ImageSet.inOrder set) (fun feed ->
+                ImageSet.labels set
+                |> Array.chunkBySize (ImageSet.evaluated set)
+                |> Array.map (fun labels ->
+                    before ()
 
-                Scope.value (fun () ->
-                    let device = Model.device model
-                    let images = (Augment.plain split indices).``to`` device
-                    let logits = images |> model.Normalise |> Model.call model
-
-                    let labels =
-                        torch.tensor (indices |> Array.map (fun i -> int64 split.Labels[i]), device = device)
-
-                    Metrics.wrong logits labels, Metrics.negativeLogLikelihood logits labels))
+                    Scope.value (fun () ->
+                        let device = Model.device model
+                        let images = (feed.Next labels.Length).``to`` device
+                        let logits = images |> model.Normalise |> Model.call model
+                        let labels = torch.tensor (Array.map int64 labels, device = device)
+                        Metrics.wrong logits labels, Metrics.negativeLogLikelihood logits labels)))
             |> Array.unzip
 
-        let count = float (Split.count split)
+        let count = float (ImageSet.count set)
 
         { Error = 100.0 * float (Array.sum wrong) / count
           Nll = Array.sum loss / count }
 
     /// The features' shape at every site.
-    let private shapes (model: Model) (split: Split) : Place -> Shape option =
+    let private shapes (model: Model) (set: ImageSet) : Place -> Shape option =
         Scope.value (fun () ->
-            let image = (Augment.plain split [| 0 |]).``to``(Model.device model)
+            let image = (ImageSet.plain set [| 0 |]).``to``(Model.device model)
             Attach.shapes (staged model) image)
 
     /// The value, or RunFailed with the place where it is not finite.
@@ -109,22 +108,6 @@ module Trainer =
             raise (
                 RunFailed $"the {what} is not finite ({where}); the run is stopped, a smaller learning rate may help."
             )
-
-    let private drawMoves (config: Config) (count: int) (key: Key) : Moves =
-        let bits = Key.stream key
-
-        let drawn =
-            Array.init count (fun _ ->
-                bits.Below 2, bits.Below(2 * config.CropPadding + 1), bits.Below(2 * config.CropPadding + 1))
-
-        { Flip = drawn |> Array.map (fun (flip, _, _) -> config.Flip && flip = 1)
-          Dy = drawn |> Array.map (fun (_, dy, _) -> dy)
-          Dx = drawn |> Array.map (fun (_, _, dx) -> dx) }
-
-    let private sub (first: int) (count: int) (moves: Moves) : Moves =
-        { Flip = Array.sub moves.Flip first count
-          Dy = Array.sub moves.Dy first count
-          Dx = Array.sub moves.Dx first count }
 
     /// What stays the same over a run.
     [<NoEquality; NoComparison>]
@@ -139,8 +122,8 @@ module Trainer =
             Sgd: Sgd
             Ema: Ema option
             Shapes: Place -> Shape option
-            Train: Split
-            Validation: Split
+            Train: ImageSet
+            Validation: ImageSet
             Classes: int
             StepsPerEpoch: int
             Clock: Stopwatch
@@ -234,25 +217,21 @@ module Trainer =
     let private pass (session: Session) (start: Moment) : Moment =
         let config = session.Config
         let epoch = start.Position.Epoch
-        let count = Split.count session.Train
+        let count = ImageSet.count session.Train
         let order = Key.permutation count (keyOf session Child.order epoch)
-        let moves = drawMoves config count (keyOf session Child.augmentation epoch)
+        let classes = ImageSet.labels session.Train
         let mixing = keyOf session Child.mixing epoch
         Model.train session.Model
 
-        let one (moment: Moment) (indices: int[]) : Moment =
+        let one (feed: Feed) (moment: Moment) (indices: int[]) : Moment =
             let number = moment.Position.Step
             let first = number * config.BatchSize
-            let labels = indices |> Array.map (fun i -> session.Train.Labels[i])
+            let labels = indices |> Array.map (fun i -> classes[i])
 
             let struct (loss, correct) =
                 Scope.value (fun () ->
                     let device = Model.device session.Model
-
-                    let images =
-                        (Augment.cropAndFlip config.CropPadding (sub first indices.Length moves) session.Train indices)
-                            .``to``
-                            device
+                    let images = (feed.Next indices.Length).``to`` device
 
                     let batch =
                         Targets.ofIndices device session.Classes labels
@@ -300,10 +279,20 @@ module Trainer =
             afterwards session moment
             moment
 
-        order
-        |> Array.chunkBySize config.BatchSize
-        |> Array.skip start.Position.Step
-        |> Array.fold one start
+        let feed =
+            ImageSet.training
+                { Flip = config.Flip
+                  CropPadding = config.CropPadding }
+                (keyOf session Child.augmentation epoch)
+                order
+                (min count (start.Position.Step * config.BatchSize))
+                session.Train
+
+        ImageSet.using feed (fun feed ->
+            order
+            |> Array.chunkBySize config.BatchSize
+            |> Array.skip start.Position.Step
+            |> Array.fold (one feed) start)
 
     /// Raises where the run shall stop.
     let private stop (session: Session) () : unit =
@@ -328,7 +317,7 @@ module Trainer =
     let private runEpoch (session: Session) (start: Moment) : Moment =
         let moment = pass session start
         let position = moment.Position
-        let count = float (Split.count session.Train)
+        let count = float (ImageSet.count session.Train)
 
         let judge () =
             judged session (fun () ->
@@ -428,14 +417,14 @@ module Trainer =
     let private trainModel
         (control: Control)
         (config: Config)
-        (dataset: Dataset)
+        (corpus: Corpus)
         network
         train
         validation
         (model: Model)
         : Trained =
         let clock = Stopwatch.StartNew()
-        let count = Split.count train
+        let count = ImageSet.count train
         let stepsPerEpoch = (count + config.BatchSize - 1) / config.BatchSize
         let key = Key.ofSeed config.Seed
 
@@ -472,7 +461,7 @@ module Trainer =
               Shapes = shapes model train
               Train = train
               Validation = validation
-              Classes = dataset.Classes.Length
+              Classes = corpus.Classes.Length
               StepsPerEpoch = stepsPerEpoch
               Clock = clock
               Earlier = start.Position.Seconds
@@ -494,7 +483,7 @@ module Trainer =
         Model.restore last.Best model
 
         let test =
-            unlessStopped session last (fun () -> evaluate (stop session) model dataset.Test)
+            unlessStopped session last (fun () -> evaluate (stop session) model corpus.Test)
 
         let ends = last.Position.EpochEnds
 
@@ -513,35 +502,31 @@ module Trainer =
           Network = network }
 
     /// Trains, keeps the best epoch by validation, and tests it once; where `control` has checkpoints of the run, from the
-    /// last of them on, to the same result. The data set holds just the images that the
-    /// configuration names. A UserError for a configuration out of range or a site that the network does not have;
+    /// last of them on, to the same result. The corpus holds just the images that the
+    /// configuration names, and is not changed. A UserError for a configuration out of range or a site that the network does not have;
     /// RunFailed where a loss is not finite or a checkpoint cannot be written; Interrupted
     /// where `control` asked it to stop. Sets the process's native thread count, and leaves it: runs at the same
     /// time must ask for the same one.
-    let run (control: Control) (config: Config) (dataset: Dataset) : Trained =
-        Setup.check config dataset
+    let run (control: Control) (config: Config) (corpus: Corpus) : Trained =
+        Setup.check config corpus
         torch.set_num_threads config.Threads
         let child i = Key.child i (Key.ofSeed config.Seed)
 
         let permutation =
-            Key.permutation (Split.count dataset.Train) (child Child.validation)
+            Key.permutation (ImageSet.count corpus.Train) (child Child.validation)
 
         let train, validation =
-            Split.holdOut (Setup.heldOut config dataset) permutation dataset.Train
+            ImageSet.holdOut (Setup.heldOut config corpus) permutation corpus.Train
 
-        let network = Setup.network config dataset |> Setup.normalising dataset.Train
+        let network = Setup.network config corpus |> Setup.normalising config corpus.Train
 
         let model =
             Architectures.create config.Model network (child Child.initialisation).State
 
         try
-            try
-                // Before the optimiser is made, which knows parameters by their native handles.
-                Model.toDevice (torch.device config.Device) model
-                Scope.value (fun () -> trainModel control config dataset network train validation model)
-            with _ ->
-                Model.dispose model
-                reraise ()
-        finally
-            Split.dispose train
-            Split.dispose validation
+            // Before the optimiser is made, which knows parameters by their native handles.
+            Model.toDevice (torch.device config.Device) model
+            Scope.value (fun () -> trainModel control config corpus network train validation model)
+        with _ ->
+            Model.dispose model
+            reraise ()

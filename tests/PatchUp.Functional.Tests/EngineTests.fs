@@ -76,7 +76,7 @@ let private resultOf (trained: Trained) : string * string =
         Model.dispose trained.Model
 
 let private runAlone config dataset =
-    resultOf (Trainer.run Control.alone config dataset)
+    resultOf (Trainer.run Control.alone config (Corpus.ofDataset dataset))
 
 /// A part of a run that stops when it is asked for the n-th time: its result where it comes to an end before, and what it
 /// reported.
@@ -98,7 +98,7 @@ let private part (folder: string) (stopAt: int) (every: int option) config datas
                       Checkpoints = Some checkpoints
                       CheckpointEvery = every }
                     config
-                    dataset
+                    (Corpus.ofDataset dataset)
                 |> resultOf
                 |> Some
             with Interrupted _ ->

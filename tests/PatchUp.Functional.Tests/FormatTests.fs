@@ -625,7 +625,7 @@ let private written =
               let wrong words files =
                   inFolder (fun folder ->
                       put folder files
-                      refused (folder :: words) (fun () -> DataCheck.path folder |> ignore))
+                      refused (folder :: words) (fun () -> DataCheck.path false folder |> ignore))
 
               let other name kind sizes count =
                   arrays |> having name (fun _ -> npy kind sizes (noise 3 count))
@@ -647,13 +647,14 @@ let private written =
                       look folder)
 
               let wrong words files =
-                  check files (fun folder -> refused (folder :: words) (fun () -> DataCheck.path folder |> ignore))
+                  check files (fun folder ->
+                      refused (folder :: words) (fun () -> DataCheck.path false folder |> ignore))
 
               check folders (fun folder ->
-                  let found = DataCheck.path folder
+                  let found = DataCheck.path false folder
 
                   Expect.equal (found.Sets |> List.map _.Set) [ "fog 1"; "fog 3"; "snow 1"; "snow 3" ] "sets"
-                  Expect.equal (left (fun () -> DataCheck.path folder |> ignore)) 0L "leak-free")
+                  Expect.equal (left (fun () -> DataCheck.path false folder |> ignore)) 0L "leak-free")
 
               wrong [ "snow/3 has other class folders than fog/1" ] (lacking "snow/3/n02/a.JPEG" folders)
 
@@ -888,7 +889,7 @@ let private survives
 let private dataset (path: string) =
     Dataset.readWith None path |> Dataset.dispose
 
-let private check (path: string) = DataCheck.path path |> ignore
+let private check (path: string) = DataCheck.path false path |> ignore
 
 let private fuzzing =
     let inside (pack: byte[] -> byte[]) (unpack: byte[] -> byte[]) (bits: Stream) (bytes: byte[]) =

@@ -19,6 +19,7 @@ let private suite =
           ReproTests.tests
           FetchTests.tests
           FormatTests.tests
+          StreamTests.tests
           VerdictTests.tests
           EngineTests.tests
           SweepTests.tests

@@ -605,7 +605,7 @@ let private others =
                           Model = model
                           Width = width
                           BatchSize = batch }
-                      dataset
+                      (Corpus.ofDataset dataset)
 
               let preAct, wide, slim =
                   check "preact-resnet-18" (Some 1), check "wrn-10-1" None, check "resnet-18" (Some 1)
@@ -924,7 +924,7 @@ let private cleanLoss =
                     TrainPerClass = 2
                     TestPerClass = 2 }
 
-            let trained = Trainer.run Control.alone (change config) dataset
+            let trained = Trainer.run Control.alone (change config) (Corpus.ofDataset dataset)
 
             let passes =
                 [ for name, buffer in Model.state trained.Model do
@@ -988,7 +988,9 @@ let private tidy =
                     TrainPerClass = 6
                     TestPerClass = 2 }
 
-            (Trainer.run Control.alone config dataset).Model |> Model.dispose
+            (Trainer.run Control.alone config (Corpus.ofDataset dataset)).Model
+            |> Model.dispose
+
             Dataset.dispose dataset
             Dataset.dispose all
 

@@ -26,6 +26,7 @@ let private rich =
          "methods": ["none", "mixup-2020", "cells 0.5 |> swap |> at input"],
          "seeds": 2,
          "preset": "paper-2020",
+         "dataPreset": "svhn",
          "base": { "epochs": 9, "width": 3, "milestones": [0.5] },
          "grid": { "batchSize": [50, 100], "schedule": ["cosine", "multi-step"] },
          "sample": { "count": 3, "seed": 1, "uniform": { "labelSmoothing": [0, 0.2] }, "logUniform": { "weightDecay": [1e-5, 1e-3] } } }"""
@@ -141,9 +142,9 @@ let private expanding =
               let steps =
                   runs
                   |> List.sumBy (fun run ->
-                      let classes = if run.Images.Value.EndsWith "cifar-100" then 100 else 10
-                      let images = run.Config.TrainPerClass * classes * 9 / 10
-                      int64 run.Config.Epochs * int64 ((images + 99) / 100))
+                      let preset = DataPreset.find (Path.GetFileName run.Images.Value)
+                      Expect.equal run.Config (Config.withData preset run.Config) "the published augmentation"
+                      int64 run.Config.Epochs * int64 ((preset.Train * 9 / 10 + 99) / 100))
 
               Expect.stringContains readme $"{Tables.count steps} steps" "what the README counts") ]
 
@@ -173,6 +174,7 @@ let private refusals =
       """{"seeds": [1, 1]}""", "seeds has 1 twice"
       """{"preset": "paper"}""", "the presets are paper-2020"
       """{"preset": "paper-2020", "models": ["resnet-50"]}""", "no schedule for resnet-50"
+      """{"dataPreset": "cifar"}""", "the data presets are cifar-10"
       """{"base": {"device": "auto"}}""", "device auto: it must be cpu or cuda"
       """{"sample": {"count": 2}}""", "it draws nothing"
       """{"sample": {"uniform": {"momentum": [0, 1]}}}""", "it needs a count"
