@@ -613,3 +613,25 @@ module Arguments =
             EmaDecay = training.GetResult(Ema, based.EmaDecay)
             Threads = training.GetResult(Threads, based.Threads)
             Device = Device.choose (training.GetResult(TrainingArguments.Device, based.Device)) }
+
+    /// The loss and the weight of the clean loss that the user chose, to which a method's own give way: by an option, else by a preset, else in a file that names no method to which they
+    /// would belong.
+    let losses (training: ParseResults<TrainingArguments>) : string option * float option =
+        let named =
+            training.TryGetResult TrainingArguments.Config |> Option.map ConfigFile.read
+
+        let inFile (name: string) (value: Config -> 'a) : 'a option =
+            named
+            |> Option.filter (fun (_, names) ->
+                names.Contains name
+                && not (names.Contains "method" || names.Contains "notation"))
+            |> Option.map (fst >> value)
+
+        let ofPreset =
+            training.TryGetResult Preset |> Option.map (fun _ -> (config training).Loss)
+
+        training.TryGetResult TrainingArguments.Loss
+        |> Option.orElse ofPreset
+        |> Option.orElse (inFile "loss" _.Loss),
+        training.TryGetResult Clean_Loss
+        |> Option.orElse (inFile "cleanLoss" _.CleanLoss)

@@ -533,13 +533,14 @@ module Verbs =
             let taken = Corpus.take config.TrainPerClass config.TestPerClass all
             getting.Preset |> Option.iter (fun preset -> checkPreset preset taken)
 
-            if
-                path.IsNone
-                && config.Fingerprint <> ""
-                && config.Fingerprint <> taken.Fingerprint
-            then
-                Errors.user
-                    $"the configuration is for the data {config.Data}, of which these are not the images; name it with --data."
+            if config.Fingerprint <> "" && config.Fingerprint <> taken.Fingerprint then
+                let what =
+                    if path.IsSome then
+                        "leave fingerprint out of its file to train on others"
+                    else
+                        "name them with --data"
+
+                Errors.user $"the configuration is for the images {config.Data}, and these are others; {what}."
 
             { config with
                 Data = taken.Name
@@ -665,7 +666,13 @@ module Verbs =
         for config in configs do
             Setup.check config corpus
 
-        for folder in [ "records"; "timings"; "weights"; "logs" ] do
+        for folder in
+            [ "records"
+              "timings"
+              "weights"
+              "logs"
+              if manner.TensorBoard then
+                  "tensorboard" ] do
             Records.prepare manner.Out folder |> ignore
 
         let warn (message: string) =
@@ -726,9 +733,11 @@ module Verbs =
 
     /// The configuration with the losses that the user chose, where that is so.
     let private choosing (training: ParseResults<TrainingArguments>) (config: Config) : Config =
+        let loss, cleanLoss = Arguments.losses training
+
         { config with
-            Config.Loss = training.GetResult(TrainingArguments.Loss, config.Loss)
-            Config.CleanLoss = training.GetResult(Clean_Loss, config.CleanLoss) }
+            Config.Loss = defaultArg loss config.Loss
+            Config.CleanLoss = defaultArg cleanLoss config.CleanLoss }
 
     /// The configuration of a method where the user did not choose another loss.
     let private forMethod (training: ParseResults<TrainingArguments>) (config: Config) (method': Method) : Config =

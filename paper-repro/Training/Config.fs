@@ -232,7 +232,8 @@ module Config =
     let presets: (string * string) list =
         [ "paper-2020",
           "the PatchUp paper's: preact-resnet-18 and -34 (width 64) 2000 epochs, the rate divided by ten at 500, 1000 and \
-           1500; wrn-28-10 400 epochs, at 200 and 300; batches of 100, learning rate 0.1, weight decay 0.0001" ]
+           1500; wrn-28-10 400 epochs, at 200 and 300; batches of 100, learning rate 0.1, weight decay 0.0001, and \
+           bce-on-softmax, to which this rate belongs" ]
 
     /// The configuration with a published schedule for its model; a UserError where there is none.
     let withPreset (name: string) (config: Config) : Config =
@@ -253,6 +254,7 @@ module Config =
         { config with
             Width = width
             Epochs = epochs
+            Loss = "bce-on-softmax"
             BatchSize = 100
             LearningRate = 0.1
             Schedule = "multi-step"

@@ -46,17 +46,30 @@ module TensorBoard =
             writer.add_scalar (name, float32 value, epoch.Epoch)
 
     /// Follows a run with the events in this folder, which is emptied first; `draw` draws the mixed images to a PNG file.
+    /// A UserError where they cannot be written.
     let following (folder: string) (draw: string -> unit) : Advance -> unit =
-        if Directory.Exists folder then
-            Directory.Delete(folder, true)
+        let writing (work: unit -> 'a) : 'a =
+            try
+                work ()
+            with
+            | :? UnauthorizedAccessException
+            | :? IOException as error -> Errors.user $"{folder}: it cannot be written ({error.Message})"
 
-        Directory.CreateDirectory folder |> ignore
-        let writer = torch.utils.tensorboard.SummaryWriter(folder, createRunName = false)
-        let picture = Path.Combine(folder, "mixed.png")
-        draw picture
-        writer.add_img ("mixed images", picture, 0)
+        let writer =
+            writing (fun () ->
+                if Directory.Exists folder then
+                    Directory.Delete(folder, true)
 
-        function
-        | Resumed(_, history) -> List.iter (scalars writer) history
-        | EpochDone epoch -> scalars writer epoch
-        | Stepped _ -> ()
+                Directory.CreateDirectory folder |> ignore
+                let writer = torch.utils.tensorboard.SummaryWriter(folder, createRunName = false)
+                let picture = Path.Combine(folder, "mixed.png")
+                draw picture
+                writer.add_img ("mixed images", picture, 0)
+                writer)
+
+        fun advance ->
+            writing (fun () ->
+                match advance with
+                | Resumed(_, history) -> List.iter (scalars writer) history
+                | EpochDone epoch -> scalars writer epoch
+                | Stepped _ -> ())

@@ -30,7 +30,8 @@ module Schedule =
         let planned =
             match curve with
             | MultiStep milestones ->
-                let epoch = float (step / stepsPerEpoch)
+                // A share such as 0.28 of 50 epochs is a little more than 14 in floating point.
+                let epoch = float (step / stepsPerEpoch) + 1e-9
                 let passed = milestones |> List.filter (fun share -> epoch >= share * float epochs)
                 peak / pown 10.0 passed.Length
             | Cosine -> between peak 0.0 (max 0.0 (float step - rising) / (steps - rising))

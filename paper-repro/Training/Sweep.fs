@@ -303,7 +303,11 @@ module Sweep =
             let whole = Config.withMethod method' config
 
             { whole with
-                Loss = (if chosen.Contains "loss" then config.Loss else whole.Loss)
+                Loss =
+                    (if chosen.Contains "loss" || preset.IsSome then
+                         config.Loss
+                     else
+                         whole.Loss)
                 CleanLoss =
                     (if chosen.Contains "cleanLoss" then
                          config.CleanLoss

@@ -2,6 +2,7 @@ namespace PatchUp.Repro
 
 open System
 open System.Diagnostics
+open System.Globalization
 open PatchUp.Functional
 open TorchSharp
 
@@ -151,18 +152,27 @@ module Trainer =
           Average = session.Ema |> Option.map _.Average |> Option.defaultValue []
           Best = best }
 
-    /// Writes a checkpoint.
+    /// Writes a checkpoint; RunFailed where the weights are not finite, so that one from which the run cannot go on takes no sound one's place.
     let private keep (session: Session) (moment: Moment) : unit =
         match session.Control.Checkpoints with
         | None -> ()
         | Some folder ->
             let before = session.Clock.Elapsed.TotalSeconds
+            let state = stateOf session moment.Best
+
+            for name, tensor in state.Model do
+                if not (Scope.value (fun () -> tensor.isfinite().all().item<bool>())) then
+                    raise (
+                        RunFailed
+                            $"{name} is not finite after epoch {moment.Position.Epoch + 1}, step {moment.Position.Step}; the run is stopped, \
+                              a smaller learning rate may help. The last checkpoint is from before."
+                    )
 
             Checkpointing.write
                 folder
                 { moment.Position with
                     Seconds = elapsed session }
-                (stateOf session moment.Best)
+                state
 
             let now = session.Clock.Elapsed.TotalSeconds
             session.Kept.Value <- struct (now, now - before)
@@ -188,12 +198,12 @@ module Trainer =
         if isStopping then
             raise (Interrupted "stopped, and kept")
 
-    /// The gradient that regions ask for which follow the input: with a clean loss, from a pass that trains too.
-    let private gradient (config: Config) (model: Model) : Batch -> float32[] =
-        if config.CleanLoss > 0.0 then
-            Saliency.gradientWithCleanLoss config.CleanLoss CrossEntropy model.Module
+    /// The weight of the clean cross-entropy beside the mixed loss: for binary cross-entropy, which is a mean over the classes, 2 / classes of it, as PuzzleMix's authors have it.
+    let private cleanWeight (config: Config) (classes: int) : float =
+        if config.Loss = "bce-on-softmax" then
+            2.0 * config.CleanLoss / float classes
         else
-            Saliency.gradient CrossEntropy model.Module
+            config.CleanLoss
 
     /// The optimiser's part of a step, which is counted from 0 over the run.
     let private update (session: Session) (number: int) () : unit =
@@ -207,10 +217,12 @@ module Trainer =
 
     /// What failed at a step and how to see it again.
     let private notFinite (session: Session) (epoch: int) (step: int) (key: Key) (info: BatchInfo) : exn =
+        let progress = info.Progress.ToString("R", CultureInfo.InvariantCulture)
+
         RunFailed
             $"the loss is not finite (epoch {epoch + 1}, step {step + 1}); the run is stopped, a smaller learning rate may \
               help. The batch's plan is that of \"{session.Config.Notation}\" for the key {{ State = 0x{key.State:x16}UL }}, the first \
-              index {info.First} and {info.Count} samples (Plan.draw); the same command goes on from the last \
+              index {info.First}, {info.Count} samples and the progress {progress} (Plan.draw); the same command goes on from the last \
               checkpoint, or from the start, and comes to the same step."
 
     /// One pass over the training images, from where it is: the steps that are left of it.
@@ -237,12 +249,16 @@ module Trainer =
                         Targets.ofIndices device session.Classes labels
                         |> Batch.create (session.Model.Normalise images)
 
-                    // A plan that does not ask for the gradient adds no clean loss.
+                    // The clean loss is added once, by the first pass that regions ask for, or by one of its own.
                     let isAdded = ref (config.CleanLoss = 0.0)
 
                     let follow batch =
-                        isAdded.Value <- true
-                        gradient config session.Model batch
+                        if isAdded.Value then
+                            Saliency.gradient CrossEntropy session.Model.Module batch
+                        else
+                            isAdded.Value <- true
+                            let weight = cleanWeight config session.Classes
+                            Saliency.gradientWithCleanLoss weight CrossEntropy session.Model.Module batch
 
                     let info =
                         { BatchInfo.create indices.Length session.Shapes with

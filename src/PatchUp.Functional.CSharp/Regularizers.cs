@@ -100,8 +100,8 @@ public static class Regularizers
             ListModule.OfSeq(branches.Select(branch => Tuple.Create(branch.Weight, branch.Regularizer))));
 
     /// <summary>
-    /// What acts as training goes on, from 0 to 1: at each of these times the regularizer beside it, and between two of them the later one with a
-    /// probability that grows in proportion.
+    /// What acts as training goes on, from 0 to 1: at each of these times the regularizer beside it. Between two that differ in their numbers only
+    /// (fractions, areas, lambdas, weights), one with numbers in proportion; else the later one with a probability that grows in proportion.
     /// </summary>
     /// <exception cref="ArgumentException">There is none, or the times do not lie in [0, 1] or fall.</exception>
     public static Regularizer Over(params (double Time, Regularizer Regularizer)[] points) =>

@@ -178,6 +178,46 @@ module RegularizerLaws =
             "at t + s (u - t), over [t, a; u, b] draws b with probability s"
             (OfLibrary(fun s -> Law.forAll (Arb.fromGen cases) (check s)))
 
+    let betweenNumbers =
+        // All numbers here are eighths, and shares quarters, so that what lies between them is exact.
+        let program (z: float) =
+            Regularizer.sequence
+                [ blocks 2 z |> blank |> at 0
+                  cells z |> blend (always (1.0 - z / 2.0)) |> at 0
+                  perSample (rect (always z) ||| ~~~(channels z)) |> swap |> atAny [ 0; 1 ]
+                  perChannel (rect (beta (1.0 + z) 2)) &&& shared (cells z)
+                  |> blendEach (beta 2 (1.0 + z))
+                  |> at 1
+                  Regularizer.sometimes z (everywhere |> swap |> at 1) ]
+
+        let check (s: Subject) (x, y, share, key) =
+            let info =
+                { BatchInfo.ofShape 4 { Channels = 2; Height = 5; Width = 4 } with
+                    Progress = share }
+
+            let drawn = s.Draw key info (s.Over [ 0.0, program x; 1.0, program y ])
+            let between = x + share * (y - x)
+
+            Verdict.require (drawn = s.Draw key info (program between)) (fun () ->
+                $"{share} of the way from {x} to {y}: the plan is not that of {between}.")
+
+        let cases =
+            gen {
+                let! x = Gen.choose (1, 7)
+                let! y = Gen.choose (1, 7) |> Gen.filter ((<>) x)
+                let! quarters = Gen.choose (1, 3)
+                let! key = Generators.key.Generator
+                return float x / 8.0, float y / 8.0, float quarters / 4.0, key
+            }
+
+        law
+            "over training numbers go in proportion"
+            LawKind.Exact
+            30
+            ("s of the way, over [t, a x; u, a y] draws what a (x + s (y - x)) draws: fractions, areas, lambdas "
+             + "and weights of choices")
+            (OfLibrary(fun s -> Law.forAll (Arb.fromGen cases) (check s)))
+
     let sites =
         structural
             "a step acts at its site"
@@ -488,6 +528,7 @@ module RegularizerLaws =
           frequencies
           overTraining
           ramps
+          betweenNumbers
           sites
           freshAtEachSite
           shapeKept

@@ -69,6 +69,16 @@ module Dist =
 
         Beta(a, b)
 
+    /// The one whose numbers lie this share of the way from those of one to those of the other; None where they are of two kinds.
+    let internal between (share: float) (one: Dist) (other: Dist) : Dist option =
+        let number a b = a + share * (b - a)
+
+        match one, other with
+        | _ when one = other -> Some one
+        | Always a, Always b -> Some(Always(number a b))
+        | Beta(a, b), Beta(c, d) -> Some(Beta(number a c, number b d))
+        | _ -> None
+
     /// A custom distribution; an ArgumentException unless its name is letters, digits and inner hyphens, its arguments are finite, and its
     /// mean lies in [0, 1].
     let custom (custom: CustomDist) : Dist =

@@ -19,6 +19,14 @@ module Mix =
         | Blend lambda
         | BlendEach lambda -> Dist.mean lambda
 
+    /// The one whose lambda lies this share of the way from one's to the other's; None where they differ in more.
+    let internal between (share: float) (one: Mix) (other: Mix) : Mix option =
+        match one, other with
+        | Swap, Swap -> Some Swap
+        | Blend a, Blend b -> Dist.between share a b |> Option.map Blend
+        | BlendEach a, BlendEach b -> Dist.between share a b |> Option.map BlendEach
+        | _ -> None
+
     /// Lambda, the share that stays the sample's own: `[1]`, or `[N]` where each sample has its own.
     let draw (key: Key) (info: BatchInfo) (mix: Mix) : float[] =
         match mix with

@@ -203,6 +203,9 @@ module private Pass =
                     let at = n * size + from
                     each (blend multiplyAdd) w (x.Slice(at, length)) other (result.Slice(at, length)))
 
+        // Whose memory the spans are.
+        GC.KeepAlive features
+
     let inline private backwardOf
         (numbers: Numbers<'v>)
         (pairing: Pairing)
@@ -228,6 +231,8 @@ module private Pass =
                     for other in pairing.PartnerOf[n] do
                         let w = weights numbers pairing.Weight shared own other from length
                         each given w (g.Slice(other * size + from, length)) sum sum)
+
+        GC.KeepAlive gradient
 
     let forward (pairing: Pairing) (features: torch.Tensor) : torch.Tensor =
         let result = torch.empty_like features

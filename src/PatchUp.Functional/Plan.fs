@@ -50,14 +50,18 @@ module Plan =
         |> List.tryFindIndex (fun sum -> target < sum)
         |> Option.defaultValue (weights.Length - 1)
 
-    /// What acts at a time of training: the later of its neighbours where `later` of [0, 1) is below the share of the way to it.
+    /// What acts at a time of training: what lies between its neighbours, or the later of them where `later` of [0, 1) is below the share of the way to it.
     let private at (time: float) (later: float) (points: (float * Regularizer) list) : Regularizer =
         match List.tryFindIndexBack (fun (from, _) -> from <= time) points with
         | None -> snd points.Head
         | Some i when i = points.Length - 1 -> snd points[i]
         | Some i ->
             let from, until = fst points[i], fst points[i + 1]
-            snd points[if later < (time - from) / (until - from) then i + 1 else i]
+            let share = (time - from) / (until - from)
+            let one, other = snd points[i], snd points[i + 1]
+
+            Regularizer.between share one other
+            |> Option.defaultValue (if later < share then other else one)
 
     /// How many `over` lie directly within one another, this one included: each chooses by bits of its own.
     let rec private ramps (regularizer: Regularizer) : int =

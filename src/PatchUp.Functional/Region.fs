@@ -114,6 +114,25 @@ module Region =
         CustomName.check custom.Name custom.Arguments
         Custom custom
 
+    /// The one whose fractions and areas lie this share of the way from one's to the other's; None where they differ in more.
+    let rec internal between (share: float) (one: Region) (other: Region) : Region option =
+        let number a b = a + share * (b - a)
+
+        match one, other with
+        | _ when one = other -> Some one
+        | Cells a, Cells b -> Some(Cells(number a b))
+        | Blocks(size, a, calibration), Blocks(size', b, calibration') when (size, calibration) = (size', calibration') ->
+            Some(Blocks(size, number a b, calibration))
+        | Rect a, Rect b -> Dist.between share a b |> Option.map Rect
+        | Channels a, Channels b -> Some(Channels(number a b))
+        | Not a, Not b -> between share a b |> Option.map Not
+        | And(a, b), And(c, d) -> Option.map2 (fun a b -> And(a, b)) (between share a c) (between share b d)
+        | Or(a, b), Or(c, d) -> Option.map2 (fun a b -> Or(a, b)) (between share a c) (between share b d)
+        | PerSample a, PerSample b -> between share a b |> Option.map PerSample
+        | PerChannel a, PerChannel b -> between share a b |> Option.map PerChannel
+        | Shared a, Shared b -> between share a b |> Option.map Shared
+        | _ -> None
+
     // ---- one axis of a block ----
 
     /// A block of side min(b, size) whose centre may be anywhere: it begins at centre - b/2 and is clipped.

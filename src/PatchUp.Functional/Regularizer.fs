@@ -17,8 +17,8 @@ type Regularizer =
     | Do of Step
     /// One of these, with probability proportional to its weight.
     | Choose of (float * Regularizer) list
-    /// What acts as training goes on, from 0 to 1: at each of these times the regularizer beside it, and between two of them the later one with a
-    /// probability that grows in proportion.
+    /// What acts as training goes on, from 0 to 1: at each of these times the regularizer beside it. Between two that differ in their numbers only
+    /// (fractions, areas, lambdas, weights), one with numbers in proportion; else the later one with a probability that grows in proportion.
     | Over of (float * Regularizer) list
     /// All of these. They act in the order in which the network reaches their sites; at one site, in the list's order.
     | Sequence of Regularizer list
@@ -108,8 +108,44 @@ module Regularizer =
 
         oneOf [ probability, regularizer; 1.0 - probability, identity ]
 
-    /// What acts as training goes on (`BatchInfo.Progress`): before the first of these times the first regularizer, after the last the last, and between two of
-    /// them the later one with a probability that grows in proportion. Two at one time make a jump. An ArgumentException unless there is one, and the
+    /// The one whose fractions, areas, lambdas and weights lie this share of the way from one's to the other's; None where they differ in more.
+    let rec internal between (share: float) (one: Regularizer) (other: Regularizer) : Regularizer option =
+        let all parts =
+            if List.forall Option.isSome parts then
+                Some(List.map Option.get parts)
+            else
+                None
+
+        match one, other with
+        | _ when one = other -> Some one
+        | Do a, Do b ->
+            Option.map2
+                (fun region mix -> { a with Region = region; Mix = mix })
+                (Region.between share a.Region b.Region)
+                (Mix.between share a.Mix b.Mix)
+            |> Option.filter (fun step ->
+                { b with
+                    Region = step.Region
+                    Mix = step.Mix }
+                    =
+                    step)
+            |> Option.map Do
+        | Choose a, Choose b when a.Length = b.Length ->
+            let chances branches =
+                let total = List.sumBy fst branches
+                branches |> List.map (fun (weight, _) -> weight / total)
+
+            List.map2 (fun (_, a) (_, b) -> between share a b) a b
+            |> all
+            |> Option.map (fun branches ->
+                List.zip (List.map2 (fun a b -> a + share * (b - a)) (chances a) (chances b)) branches
+                |> Choose)
+        | Sequence a, Sequence b when a.Length = b.Length -> List.map2 (between share) a b |> all |> Option.map Sequence
+        | _ -> None
+
+    /// What acts as training goes on (`BatchInfo.Progress`): before the first of these times the first regularizer, after the last the last. Between two that
+    /// differ in their numbers only (fractions, areas, lambdas, weights) acts one with numbers in proportion, as in DropBlock's schedule (Ghiasi et al. 2018, section 3); else
+    /// the later one with a probability that grows in proportion. Two at one time make a jump. An ArgumentException unless there is one, and the
     /// times lie in [0, 1] and do not fall.
     let over (points: (float * Regularizer) list) : Regularizer =
         for time, _ in points do

@@ -142,7 +142,8 @@ let inline oneOf branches =
 /// All of these.
 let sequence parts = Regularizer.sequence parts
 
-/// What acts as training goes on, from 0 to 1: `over [0, identity; 1, dropblock]` begins with nothing, ends with DropBlock, and takes it more and more often between.
+/// What acts as training goes on, from 0 to 1: `over [0, identity; 1, dropblock]` begins with nothing, ends with DropBlock, and takes it more and more often between;
+/// between two that differ in their numbers only, the numbers go in proportion.
 let inline over points =
     Regularizer.over [ for time, regularizer in points -> float time, regularizer ]
 

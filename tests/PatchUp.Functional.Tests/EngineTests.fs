@@ -223,7 +223,11 @@ let private schedules =
                   "half of five is reached at the fourth"
 
               Expect.equal (rate 20) 0.1 "within an epoch it stays"
-              Expect.equal (rate 21) 0.01 "and changes at its start")
+              Expect.equal (rate 21) 0.01 "and changes at its start"
+
+              // 0.28 * 50 is a little more than 14.
+              let rate = Schedule.rate 0.1 (MultiStep [ 0.28 ]) 0.0 50 3
+              Expect.equal (rate (14 * 3 - 1), rate (14 * 3)) (0.1, 0.01) "at the epoch itself")
 
           testCase "a warm-up rises in a line, and the rest is the schedule's" (fun () ->
               let rate curve = Schedule.rate 0.4 curve 1.5 4 4
@@ -853,7 +857,7 @@ let private notFinite =
             let found =
                 Regex.Match(
                     message,
-                    @"^the loss is not finite \(epoch (\d+), step (\d+)\); .* plan is that of ""(.*)"" for the key \{ State = (0x[0-9a-f]{16})UL \}, the first index (\d+) and (\d+) samples"
+                    @"^the loss is not finite \(epoch (\d+), step (\d+)\); .* plan is that of ""(.*)"" for the key \{ State = (0x[0-9a-f]{16})UL \}, the first index (\d+), (\d+) samples and the progress ([0-9.]+) "
                 )
 
             Expect.isTrue found.Success message
@@ -866,8 +870,29 @@ let private notFinite =
             Expect.equal (number 5) (8 * (step - 1)) "the first index"
             Expect.equal (number 6) (if step = 3 then 7 else 8) "of 23 images"
 
+            Expect.equal
+                (float found.Groups[7].Value)
+                ((float (epoch - 1) + float (8 * (step - 1)) / 23.0) / float config.Epochs)
+                "the progress"
+
             // It is the first such step: the run that ends before it has finite losses, as far as validation comes.
             Expect.isFalse (epoch = 1 && step = 1) "the first step is from sound weights"))
+
+let private notKept =
+    testCase "weights that are not finite are not kept, and the step is said" (fun () ->
+        inFolder (fun folder ->
+            let out, file = Path.Combine(folder, "out"), Path.Combine(folder, "config.json")
+            File.WriteAllText(file, """{"weightDecay": 1e30, "learningRate": 1e10}""")
+
+            let code, _, err =
+                patchup (
+                    [ "train"; "--config"; file; "--checkpoint-every"; "1"; "--out"; out ]
+                    @ tiny (writeImages (Path.Combine(folder, "data"))) 1
+                )
+
+            Expect.equal code 1 err
+            Expect.stringContains err "is not finite after epoch 1, step 1; the run is stopped" "where"
+            Expect.isEmpty (Directory.GetFiles(out, "*.safetensors", SearchOption.AllDirectories)) "no checkpoint"))
 
 let private logging =
     testCase "a run's log has a line for every epoch, and TensorBoard gets them and a picture" (fun () ->
@@ -899,6 +924,16 @@ let private logging =
                 Expect.stringContains events text "the events"
 
             Expect.equal (Regex.Matches(events, "validation/NLL").Count) 3 "an epoch each"
+
+            let blocked = Path.Combine(folder, "blocked")
+            Directory.CreateDirectory blocked |> ignore
+            File.WriteAllText(Path.Combine(blocked, "tensorboard"), "")
+
+            let code, _, err =
+                patchup ([ "train"; "--tensorboard"; "--out"; blocked ] @ tiny data 3)
+
+            Expect.equal code 2 err
+            Expect.stringContains err "tensorboard" "where nothing can be written"
             Expect.isGreaterThan (Images.read files[1]).Width 100 "the picture"
 
             // As if it had been killed when its record had just been written.
@@ -964,7 +999,68 @@ let private configuration =
 
                   let code, _, err = patchup [ "train"; "--config"; file; "--out"; other ]
                   Expect.equal code 2 "other images"
-                  Expect.stringContains err "name it with --data" "what to do"))
+                  Expect.stringContains err "name them with --data" "what to do"
+
+                  let code, _, err =
+                      patchup
+                          [ "train"
+                            "--config"
+                            file
+                            "--data"
+                            writeImages (Path.Combine(folder, "more"))
+                            "--out"
+                            other ]
+
+                  Expect.equal code 2 "other images by name"
+                  Expect.stringContains err "leave fingerprint out" "what to do"))
+
+          testCase "a loss that the user chose comes before a method's, and a preset brings one" (fun () ->
+              inFolder (fun folder ->
+                  let file = Path.Combine(folder, "config.json")
+
+                  let chosen (json: string) (more: string list) =
+                      File.WriteAllText(file, json)
+
+                      Arguments.parseTraining<TrainArguments> "train" (Array.ofList ([ "--config"; file ] @ more))
+                      |> snd
+                      |> Arguments.losses
+
+                  let preset = [ "--preset"; "paper-2020" ]
+                  Expect.equal (chosen "{}" []) (None, None) "the method's own"
+                  Expect.equal (chosen """{"loss": "brier", "cleanLoss": 2}""" []) (Some "brier", Some 2.0) "a file's"
+
+                  Expect.equal
+                      (chosen """{"method": "none", "loss": "brier"}""" [])
+                      (None, None)
+                      "of the file's method"
+
+                  Expect.equal (chosen """{"loss": "brier"}""" preset) (Some "bce-on-softmax", None) "a preset's"
+
+                  Expect.equal
+                      (chosen "{}" (preset @ [ "--loss"; "cross-entropy"; "--clean-loss"; "3" ]))
+                      (Some "cross-entropy", Some 3.0)
+                      "options"
+
+                  File.WriteAllText(file, """{"loss": "brier"}""")
+
+                  let data, out =
+                      writeImages (Path.Combine(folder, "data")), Path.Combine(folder, "out")
+
+                  succeed (
+                      [ "compare"
+                        "--config"
+                        file
+                        "--methods"
+                        "mixup-2020"
+                        "--seeds"
+                        "1"
+                        "--out"
+                        out ]
+                      @ tiny data 1
+                  )
+                  |> ignore
+
+                  Expect.equal (recordIn out).Config.Loss "brier" "what was trained with"))
 
           testCase "a part of a configuration takes the rest from the defaults" (fun () ->
               inFolder (fun folder ->
@@ -1124,6 +1220,7 @@ let tests =
               averaging
               resuming
               notFinite
+              notKept
               logging
               configuration
               noting

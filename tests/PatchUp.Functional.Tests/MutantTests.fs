@@ -1328,6 +1328,29 @@ let private ofRegularizers =
                         | [ t, a; u, b ] -> Over [ t, a; u, Over [ t, a; u, b ] ]
                         | other -> Regularizer.over other } ]
       kills
+          RegularizerLaws.betweenNumbers
+          [ "one or the other in place of what lies between",
+            { core with
+                Over =
+                    fun points ->
+                        match points with
+                        | [ t, a; u, b ] -> Over [ t, a; u, Choose [ 1.0, b ] ]
+                        | other -> Regularizer.over other }
+            "the earlier one until the next time",
+            { core with
+                Over =
+                    fun points ->
+                        match points with
+                        | [ t, a; u, b ] -> Over [ t, a; u, a; u, b ]
+                        | other -> Regularizer.over other }
+            "there at half time",
+            { core with
+                Over =
+                    fun points ->
+                        match points with
+                        | [ t, a; u, b ] -> Over [ t, a; (t + u) / 2.0, b; u, b ]
+                        | other -> Regularizer.over other } ]
+      kills
           RegularizerLaws.sites
           [ "only the first of all sites",
             onSites (fun site ->

@@ -95,7 +95,13 @@ let private expanding =
                           "a model that says itself how wide it is"
 
                       let method' = Arguments.method' config.Method
-                      Expect.equal config (Config.withMethod method' config) "the method's own loss"
+
+                      Expect.equal
+                          config
+                          { Config.withMethod method' config with
+                              Loss = "bce-on-softmax" }
+                          "the preset's loss"
+
                       Expect.equal config.Device "cpu" "the same on every machine"
 
                   for run in read """{"methods": ["mixup-2020", "none"], "base": {"loss": "brier"}}""" do
