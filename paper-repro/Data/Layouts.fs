@@ -72,7 +72,8 @@ module internal Layouts =
     let classFolders = "class folders"
 
     /// The class folders in words.
-    let classFoldersShown = "train/CLASS/*.jpg and test/CLASS/*.jpg (or .jpeg, .png)"
+    let classFoldersShown =
+        "train/CLASS/*.jpg and test/CLASS/*.jpg (or .jpeg, .png; val where there is no test)"
 
     /// All layouts in words.
     let known =

@@ -750,6 +750,8 @@ let private presets =
             refuse [ "'mnist'"; "cifar-10, cifar-100, svhn" ] [ "--data-preset"; "mnist" ]
             refuse [ "10 classes"; "Tiny-ImageNet-200"; "200 and 64 x 64" ] [ "--data-preset"; "tiny-imagenet" ]
 
+            refuse [ "10 classes"; "CIFAR-100"; "100 and 32 x 32" ] [ "--data-preset"; "cifar-100" ]
+
             let file = out "config.json"
             File.WriteAllText(file, """{ "mean": [0.5, 0.5, 0.5] }""")
             refuse [ "std []"; "three numbers" ] [ "--config"; file ]
