@@ -933,7 +933,7 @@ let private logging =
                 patchup ([ "train"; "--tensorboard"; "--out"; blocked ] @ tiny data 3)
 
             Expect.equal code 2 err
-            Expect.stringContains err "tensorboard" "where nothing can be written"
+            Expect.stringContains err "results cannot be written there" "what is wrong"
             Expect.isGreaterThan (Images.read files[1]).Width 100 "the picture"
 
             // As if it had been killed when its record had just been written.
