@@ -6,121 +6,15 @@ open System.Text.Json
 open PatchUp.Functional
 open TorchSharp
 
-/// A number of a golden file that is another one here.
-type Disagreement =
-    {
-        Case: int
-        Kind: string
-        /// The expected field, such as `hidden`.
-        Field: string
-        /// Where in the field's data, row-major.
-        Index: int
-        Expected: float
-        Found: float
-    }
-
-/// What came of comparing a golden file's cases with this library.
-type Verification =
-    {
-        Cases: int
-        Agreeing: int
-        /// |found - expected| / max(1, |expected|) over all numbers of all cases; infinite where one of the two is not a number.
-        LargestDeviation: float
-        /// The worst number of each field that does not agree.
-        Disagreements: Disagreement list
-    }
-
 /// Golden files: operations of other implementations with their random draws pinned, and what came of them. The kernels take
 /// the draws as they are, so that every number can be compared.
 [<RequireQualifiedAccess>]
 module Verify =
 
+    open Golden
+
     /// The deviation up to which numbers agree.
     let tolerance = 1e-6
-
-    // ---- reading ----
-
-    /// One case of the file, and its place in it for messages.
-    [<NoEquality; NoComparison>]
-    type private Case =
-        { Where: string
-          Number: int
-          Json: JsonElement }
-
-    /// A tensor of the file.
-    type private Table = { Size: int list; Data: float[] }
-
-    let private refuse (case: Case) message =
-        Errors.user $"{case.Where}, case {case.Number}: {message}"
-
-    let private field (name: string) (case: Case) : JsonElement =
-        match case.Json.TryGetProperty name with
-        | true, value -> value
-        | _ -> refuse case $"'{name}' is missing."
-
-    let private text name case : string =
-        match field name case with
-        | value when value.ValueKind = JsonValueKind.String ->
-            try
-                value.GetString()
-            with :? InvalidOperationException ->
-                refuse case $"'{name}' must be a text in UTF-8."
-        | _ -> refuse case $"'{name}' must be a text."
-
-    let private asNumber name case (value: JsonElement) : float =
-        match value.ValueKind with
-        | JsonValueKind.Number when Single.IsFinite(float32 (value.GetDouble())) -> value.GetDouble()
-        | JsonValueKind.Number ->
-            refuse case $"'{name}' holds {value.GetDouble()}, which is no finite number in float32."
-        | _ -> refuse case $"'{name}' must hold numbers only."
-
-    let private asInteger name case (value: JsonElement) : int =
-        match asNumber name case value with
-        | number when number = Math.Floor number && abs number <= float Int32.MaxValue -> int number
-        | number -> refuse case $"'{name}' holds {number}, which is no whole number of 32 bits."
-
-    let private number name case = field name case |> asNumber name case
-
-    let private integer name case = field name case |> asInteger name case
-
-    let private items name case (value: JsonElement) : JsonElement seq =
-        match value.ValueKind with
-        | JsonValueKind.Array -> value.EnumerateArray()
-        | _ -> refuse case $"'{name}' must be a list."
-
-    let private integers name case : int[] =
-        [| for value in items name case (field name case) -> asInteger name case value |]
-
-    let private fraction name case : float =
-        match number name case with
-        | value when value >= 0.0 && value <= 1.0 -> value
-        | value -> refuse case $"'{name}' is {value}; it must lie in [0, 1]."
-
-    let private table name case : Table =
-        let value = field name case
-
-        let part (key: string) =
-            match value.ValueKind with
-            | JsonValueKind.Object ->
-                match value.TryGetProperty key with
-                | true, part -> items name case part
-                | _ -> refuse case $"'{name}' has no '{key}'."
-            | _ -> refuse case $"'{name}' must be a tensor: a shape and data."
-
-        let size = [ for side in part "shape" -> asInteger name case side ]
-        let data = [| for value in part "data" -> asNumber name case value |]
-
-        if
-            List.exists (fun side -> side < 1) size
-            || List.fold (fun n (side: int) -> n * bigint side) 1I size <> bigint data.Length
-        then
-            let shown = size |> List.map string |> String.concat ","
-            refuse case $"'{name}' has the shape [{shown}] and {data.Length} numbers."
-
-        { Size = size; Data = data }
-
-    let private tensor (table: Table) : torch.Tensor =
-        torch.tensor (Array.map float32 table.Data, ReadOnlySpan [| for side in table.Size -> int64 side |])
 
     // ---- what the cases give ----
 
@@ -281,10 +175,6 @@ module Verify =
 
     // ---- comparing ----
 
-    let private deviation (expected: float) (found: float) : float =
-        let gap = abs (found - expected) / max 1.0 (abs expected)
-        if Double.IsNaN gap then infinity else gap
-
     let private expected (case: Case) name : float[] =
         let value = field name case
 
@@ -292,30 +182,6 @@ module Verify =
         | JsonValueKind.Object -> (table name case).Data
         | JsonValueKind.Array -> integers name case |> Array.map float
         | _ -> [| asNumber name case value |]
-
-    /// The largest deviation of a field, and the disagreement if it is one.
-    let private compare (case: Case) kind (name: string, numbers: float[]) : float * Disagreement option =
-        let wanted = expected case name
-
-        if wanted.Length <> numbers.Length then
-            refuse case $"'{name}' has {wanted.Length} numbers where {numbers.Length} are to be compared."
-
-        let worst, index =
-            Array.map2 deviation wanted numbers
-            |> Array.mapi (fun i gap -> gap, i)
-            |> Array.maxBy fst
-
-        worst,
-        if worst <= tolerance then
-            None
-        else
-            Some
-                { Case = case.Number
-                  Kind = kind
-                  Field = name
-                  Index = index
-                  Expected = wanted[index]
-                  Found = numbers[index] }
 
     let private verifyCase (case: Case) : (float * Disagreement option) list =
         let kind = text "kind" case
@@ -326,13 +192,29 @@ module Verify =
             refuse case $"the kind '{kind}' is unknown; the kinds are {known}."
         | Some(_, numbers) ->
             try
-                Scope.value (fun () -> numbers case |> List.map (compare case kind))
+                Scope.value (fun () ->
+                    numbers case
+                    |> List.map (fun (name, found) -> compare tolerance case kind name (expected case name) found))
             with :? ArgumentException as error ->
                 // Without the parameter's name, which .NET appends.
                 refuse case (error.Message.Split(" (Parameter")[0])
 
-    /// Compares every case of a golden file with what this library makes of its draws; a UserError names the file, the case and the
-    /// field that cannot be read.
+    let private operations (path: string) (root: JsonElement) : Verification =
+        let cases = root.GetProperty "cases"
+
+        if cases.ValueKind <> JsonValueKind.Array || cases.GetArrayLength() = 0 then
+            Errors.user $"{path}: it has no list of 'cases'; a golden file of operations is needed."
+
+        [ for i, json in Seq.indexed (cases.EnumerateArray()) -> caseOf path (i + 1) "a 'kind'" json ]
+        |> List.map verifyCase
+        |> verification
+
+    /// The kinds of files, each with the property that tells it.
+    let private files: (string * (string -> JsonElement -> Verification)) list =
+        [ "cases", operations; "attacks", AttackGolden.verify Attacks.perturb ]
+
+    /// Compares a golden file with what this library makes of its inputs: a file of operations with their random draws pinned, which has
+    /// 'cases', or one of attacks on a network, which has 'attacks'. A UserError names the file, the case and the field that cannot be read.
     let file (path: string) : Verification =
         use stream = Errors.openRead path
 
@@ -344,28 +226,14 @@ module Verify =
 
         let root = json.RootElement
 
-        let cases =
-            match root.ValueKind with
-            | JsonValueKind.Object ->
-                match root.TryGetProperty "cases" with
-                | true, cases when cases.ValueKind = JsonValueKind.Array && cases.GetArrayLength() > 0 ->
-                    [ for i, case in Seq.indexed (cases.EnumerateArray()) ->
-                          { Where = path
-                            Number = i + 1
-                            Json = case } ]
-                | _ -> Errors.user $"{path}: it has no list of 'cases'; a golden file of operations is needed."
-            | _ -> Errors.user $"{path}: it has no 'cases'; a golden file of operations is needed."
+        let isOfKind (property: string, _) =
+            root.ValueKind = JsonValueKind.Object && fst (root.TryGetProperty property)
 
-        for case in cases do
-            if case.Json.ValueKind <> JsonValueKind.Object then
-                refuse case "it must be an object with a 'kind'."
-
-        let verdicts = cases |> List.map verifyCase
-
-        { Cases = cases.Length
-          Agreeing = verdicts |> List.filter (List.forall (snd >> Option.isNone)) |> List.length
-          LargestDeviation = verdicts |> List.concat |> List.map fst |> List.max
-          Disagreements = verdicts |> List.concat |> List.choose snd }
+        match List.tryFind isOfKind files with
+        | Some(_, compare) -> compare path root
+        | None ->
+            Errors.user
+                $"{path}: it has no 'cases' and no 'attacks'; a golden file of operations or of attacks is needed."
 
     /// One line for each disagreement, then how many cases agree.
     let show (verification: Verification) : string =
