@@ -54,6 +54,14 @@ type CarliniWagnerSettings =
         AbortEarly: bool
     }
 
+/// No attack that learns anything: each draw moves every pixel by plus or minus epsilon. What does no better than this is none.
+type RandomSettings =
+    {
+        Epsilon: float
+        /// Of an image, the first that fools the network counts.
+        Draws: int
+    }
+
 /// An untargeted attack. All lengths are in pixel units: images live in [0,1].
 type Attack =
     /// The fast gradient sign method (Goodfellow et al. 2015) with this epsilon.
@@ -62,6 +70,7 @@ type Attack =
     | DeepFool of DeepFoolSettings
     | Ddn of DdnSettings
     | CarliniWagner of CarliniWagnerSettings
+    | RandomSigns of RandomSettings
 
 /// How far an image was moved: by its most changed pixel, or by the root of the sum of squares.
 [<RequireQualifiedAccess>]
@@ -109,12 +118,14 @@ module Attacks =
         | DeepFool _ -> "deepfool"
         | Ddn _ -> "ddn"
         | CarliniWagner _ -> "carlini-wagner"
+        | RandomSigns _ -> "random-signs"
 
     /// What its distances are measured in.
     let norm (attack: Attack) : Norm =
         match attack with
         | Fgsm _
-        | Pgd _ -> Norm.LInf
+        | Pgd _
+        | RandomSigns _ -> Norm.LInf
         | DeepFool _
         | Ddn _
         | CarliniWagner _ -> Norm.L2
@@ -124,6 +135,7 @@ module Attacks =
         match attack with
         | Fgsm epsilon -> Some epsilon
         | Pgd settings -> Some settings.Epsilon
+        | RandomSigns settings -> Some settings.Epsilon
         | DeepFool _
         | Ddn _
         | CarliniWagner _ -> None
@@ -146,6 +158,7 @@ module Attacks =
 
             $"carlini-wagner, {s.SearchSteps} x {s.Steps} steps of {short s.StepSize}, confidence {short s.Confidence}, \
               first const {short s.InitialConst}, {abort}"
+        | RandomSigns s -> $"random-signs, eps {short s.Epsilon}, {s.Draws} draws"
 
     /// Raises an ArgumentException that names the first setting that makes no sense.
     let check (attack: Attack) : unit =
@@ -183,6 +196,9 @@ module Attacks =
             positive "the step size" s.StepSize
             notNegative "the confidence" s.Confidence
             positive "the first const" s.InitialConst
+        | RandomSigns s ->
+            notNegative "epsilon" s.Epsilon
+            steps "the number of draws" s.Draws
 
     // ---- parts ----
 
@@ -296,6 +312,27 @@ module Attacks =
 
             x)
 
+    /// Of each image, what the first of these runs that fools the network made of it, else the last.
+    let private firstThatFools runs (logits: torch.Tensor -> torch.Tensor) labels (run: int -> torch.Tensor) =
+        let best = run 0
+
+        for i in 1 .. runs - 1 do
+            Scope.value (fun () ->
+                let isDone = fooled labels (logits best)
+                best.copy_ (torch.where (perImage isDone, best, run i)) |> ignore)
+
+        best
+
+    let private randomSigns (s: RandomSettings) key first logits (x0: torch.Tensor) labels =
+        let run draw =
+            Scope.run (fun () ->
+                let signs =
+                    noise (fun bits -> if bits.Float() < 0.5 then -1.0 else 1.0) (Key.child draw key) first x0
+
+                Scope.add x0 (signs * number s.Epsilon) |> inUnitInterval)
+
+        inBall s.Epsilon x0 (firstThatFools s.Draws logits labels run), noTrace
+
     let private pgd (s: PgdSettings) key first logits (x0: torch.Tensor) (labels: torch.Tensor) =
         let run restart =
             Scope.run (fun () ->
@@ -310,14 +347,7 @@ module Attacks =
 
                 signSteps s.Epsilon (s.RelativeStep * s.Epsilon) s.Steps logits labels x0 start)
 
-        let best = run 0
-
-        for restart in 1 .. s.Restarts - 1 do
-            Scope.value (fun () ->
-                let isDone = fooled labels (logits best)
-                best.copy_ (torch.where (perImage isDone, best, run restart)) |> ignore)
-
-        inBall s.Epsilon x0 best, noTrace
+        inBall s.Epsilon x0 (firstThatFools s.Restarts logits labels run), noTrace
 
     let private fgsm epsilon logits x0 labels =
         inBall epsilon x0 (signSteps epsilon epsilon 1 logits labels x0 x0), noTrace
@@ -558,6 +588,7 @@ module Attacks =
                 | DeepFool settings -> deepFool settings logits x0 labels
                 | Ddn settings -> ddn settings key first logits x0 labels
                 | CarliniWagner settings -> carliniWagner settings logits x0 labels
+                | RandomSigns settings -> randomSigns settings key first logits x0 labels
 
             scope.MoveToOuter found |> ignore
             { Images = found; Trace = trace }

@@ -200,21 +200,23 @@ module Verify =
                 refuse case (error.Message.Split(" (Parameter")[0])
 
     let private operations (path: string) (root: JsonElement) : Verification =
-        let cases = root.GetProperty "cases"
+        let cases =
+            match root.ValueKind with
+            | JsonValueKind.Object ->
+                match root.TryGetProperty "cases" with
+                | true, cases when cases.ValueKind = JsonValueKind.Array && cases.GetArrayLength() > 0 ->
+                    [ for i, case in Seq.indexed (cases.EnumerateArray()) -> caseOf path (i + 1) "a 'kind'" case ]
+                | _ -> Errors.user $"{path}: it has no list of 'cases'; a golden file of operations is needed."
+            | _ -> Errors.user $"{path}: it has no 'cases'; a golden file of operations is needed."
 
-        if cases.ValueKind <> JsonValueKind.Array || cases.GetArrayLength() = 0 then
-            Errors.user $"{path}: it has no list of 'cases'; a golden file of operations is needed."
+        cases |> List.map verifyCase |> verification
 
-        [ for i, json in Seq.indexed (cases.EnumerateArray()) -> caseOf path (i + 1) "a 'kind'" json ]
-        |> List.map verifyCase
-        |> verification
+    /// Golden files of other things than operations: whether a content is one, and what compares it.
+    let private others: ((JsonElement -> bool) * (string -> JsonElement -> Verification)) list =
+        [ GoldenAttacks.isIt, GoldenAttacks.verify Attacks.perturb ]
 
-    /// The kinds of files, each with the property that tells it.
-    let private files: (string * (string -> JsonElement -> Verification)) list =
-        [ "cases", operations; "attacks", AttackGolden.verify Attacks.perturb ]
-
-    /// Compares a golden file with what this library makes of its inputs: a file of operations with their random draws pinned, which has
-    /// 'cases', or one of attacks on a network, which has 'attacks'. A UserError names the file, the case and the field that cannot be read.
+    /// Compares every case of a golden file with what this library makes of it: of operations with what it makes of their draws, and of
+    /// whatever else the file is seen to hold. A UserError names the file, the case and the field that cannot be read.
     let file (path: string) : Verification =
         use stream = Errors.openRead path
 
@@ -226,14 +228,9 @@ module Verify =
 
         let root = json.RootElement
 
-        let isOfKind (property: string, _) =
-            root.ValueKind = JsonValueKind.Object && fst (root.TryGetProperty property)
-
-        match List.tryFind isOfKind files with
-        | Some(_, compare) -> compare path root
-        | None ->
-            Errors.user
-                $"{path}: it has no 'cases' and no 'attacks'; a golden file of operations or of attacks is needed."
+        match others |> List.tryFind (fun (isIt, _) -> isIt root) with
+        | Some(_, verify) -> verify path root
+        | None -> operations path root
 
     /// One line for each disagreement, then how many cases agree.
     let show (verification: Verification) : string =

@@ -7,7 +7,7 @@ open TorchSharp
 /// A golden file of attacks: a network with its inputs, and what another implementation's attacks made of them. The attacks in it draw
 /// nothing, so that every number can be compared.
 [<RequireQualifiedAccess>]
-module AttackGolden =
+module GoldenAttacks =
 
     open Golden
 
@@ -22,9 +22,15 @@ module AttackGolden =
         match attack with
         | Fgsm _
         | Pgd _
+        | RandomSigns _
         | DeepFool _ -> 2e-6
         | Ddn _
         | CarliniWagner _ -> 1e-5
+
+    /// Whether this is such a file's content.
+    let isIt (root: JsonElement) : bool =
+        root.ValueKind = JsonValueKind.Object
+        && List.forall (fun (name: string) -> fst (root.TryGetProperty name)) [ "model"; "attacks" ]
 
     // ---- reading ----
 
@@ -193,7 +199,8 @@ module AttackGolden =
 
           match attack with
           | Fgsm _
-          | Pgd _ -> ()
+          | Pgd _
+          | RandomSigns _ -> ()
           | DeepFool _
           | Ddn _ ->
               let trace = inner "trace" case
