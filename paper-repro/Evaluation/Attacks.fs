@@ -447,8 +447,14 @@ module Attacks =
                 delta.copy_ (inUnitInterval (Scope.add x0 scaled) - x0) |> ignore
                 flags isFooled)
 
-        let seen = [ for i in 0 .. s.Steps - 1 -> step i ]
-        Scope.add x0 best, { noTrace with Fooled = seen }
+        let seen = ResizeArray()
+
+        for i in 0 .. s.Steps - 1 do
+            seen.Add(step i)
+
+        Scope.add x0 best,
+        { noTrace with
+            Fooled = List.ofSeq seen }
 
     let private carliniWagner (s: CarliniWagnerSettings) logits (x0: torch.Tensor) (labels: torch.Tensor) =
         let toImage (w: torch.Tensor) =

@@ -1,6 +1,6 @@
 /// The code blocks of the README and the docs: cut from compiled files, or the output of commands and snippets run here.
 /// A comment before a block says what it is: `<!-- snippet: name -->`, `<!-- run -->` or `<!-- output: name -->`. The table
-/// of laws stands between `<!-- laws -->` and `<!-- end laws -->`. `--update-docs` rewrites all that.
+/// of laws stands between `<!-- laws -->` and `<!-- end laws -->`, tables of attacks likewise. `--update-docs` rewrites all that.
 module PatchUp.Tests.Docs
 
 open System
@@ -127,8 +127,21 @@ let private renderBlocks (text: string) =
             RegexOptions.Singleline
         )
 
+    let withTables =
+        [ "checks of attacks", AttackTests.checkTable
+          "broken attacks", AttackTests.mutantTable ]
+        |> List.fold
+            (fun text (name, table) ->
+                Regex.Replace(
+                    text,
+                    $@"<!-- {name} -->\n(.*?)<!-- end {name} -->",
+                    (fun _ -> $"<!-- {name} -->\n{table ()}\n<!-- end {name} -->"),
+                    RegexOptions.Singleline
+                ))
+            withLaws
+
     Regex.Replace(
-        withLaws,
+        withTables,
         @"(<!-- run -->)\n```console\n\$ ([^\n]*)\n(.*?)```",
         (fun found ->
             let line = found.Groups[2].Value

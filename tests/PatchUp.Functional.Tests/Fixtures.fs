@@ -12,7 +12,8 @@ open PatchUp.Functional.Laws
 /// The seed of every generated test: a run is repeated exactly.
 let seed = Law.defaults.Seeds.Head
 
-let private run name trials (property: Property) =
+/// What comes of an FsCheck property over `trials` cases.
+let outcome name trials (property: Property) : Outcome =
     let law =
         { About = "test"
           Name = name
@@ -32,7 +33,7 @@ let expectPassed name outcome =
 
 /// An Expecto test of an FsCheck property over `trials` cases.
 let property (name: string) (trials: int) (prop: Property) : Test =
-    testCase name (fun () -> run name trials prop |> expectPassed name)
+    testCase name (fun () -> outcome name trials prop |> expectPassed name)
 
 /// An Expecto test of a verdict over `trials` cases that an arbitrary makes.
 let forAll (name: string) (trials: int) (cases: Arbitrary<'case>) (check: 'case -> Verdict) : Test =

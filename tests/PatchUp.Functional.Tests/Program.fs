@@ -21,6 +21,7 @@ let private suite =
           FormatTests.tests
           StreamTests.tests
           VerdictTests.tests
+          AttackTests.tests
           EngineTests.tests
           SweepTests.tests
           DocsTests.tests
