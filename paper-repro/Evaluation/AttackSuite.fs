@@ -403,7 +403,13 @@ module AttackSuite =
     /// The same attack at eps 0, on the probe.
     let private zeroed (attack: Attack) : Attack option =
         match attack with
-        | Pgd s -> Some(Pgd { s with Epsilon = 0.0 })
+        | Pgd s ->
+            Some(
+                Pgd
+                    { s with
+                        Epsilon = 0.0
+                        Steps = min 2 s.Steps }
+            )
         | RandomSigns s -> Some(RandomSigns { s with Epsilon = 0.0 })
         | Fgsm _ -> Some(Fgsm 0.0)
         | DeepFool _
@@ -439,7 +445,9 @@ module AttackSuite =
 
           match attack with
           | Pgd s when s.RandomStart ->
-              let one, two = Pgd { s with Restarts = 1 }, Pgd { s with Restarts = 2 }
+              // Few steps, after which it still matters where they started.
+              let few = { s with Steps = max 1 (s.Steps / 4) }
+              let one, two = Pgd { few with Restarts = 1 }, Pgd { few with Restarts = 2 }
 
               let lost =
                   Array.zip (fst (run one)) (fst (run two))
