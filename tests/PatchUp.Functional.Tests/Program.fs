@@ -22,6 +22,7 @@ let private suite =
           StreamTests.tests
           VerdictTests.tests
           AttackTests.tests
+          CorruptionTests.tests
           EngineTests.tests
           SweepTests.tests
           DocsTests.tests
