@@ -187,6 +187,68 @@ type PredictArguments =
             | Device _ -> deviceUsage
             | Json -> "print JSON instead of tables."
 
+/// `patchup evaluate`
+type EvaluateArguments =
+    | [<MainCommand; ExactlyOnce>] Files of checkpoint: string list
+    | [<Unique>] Suite of name: string
+    | [<Unique>] Data of path: string
+    | [<Unique>] Images of count: int
+    | [<Unique>] Preset of name: string
+    | [<Unique>] Corrupted of path: string
+    | [<Unique>] Frost of folder: string
+    | [<Unique>] Baseline of record: string
+    | [<Unique>] Out of folder: string
+    | [<Unique>] Seed of int
+    | [<Unique>] Threads of int
+    | [<Unique>] Device of name: string
+    | [<Unique>] Model of name: string
+    | [<Unique>] Size of pixels: int
+    | [<Unique>] Mean of red: float * green: float * blue: float
+    | [<Unique>] Std of red: float * green: float * blue: float
+    | [<Unique>] Class_Names of file: string
+    | Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Files _ -> "weights files (.safetensors), each evaluated by itself; their numbers stand in one table."
+            | Suite _ ->
+                let suites =
+                    Evaluation.suites
+                    |> List.map (fun suite -> $"{suite.Name} ({suite.About})")
+                    |> String.concat ", "
+
+                $"all, or one of {suites} (default all)."
+            | Data _ ->
+                "the data set whose test images are taken: an archive or a folder as for train (default: the run's own where that is \
+                 the data in the program, and its own test images)."
+            | Images _ -> "how many of the test images, spread evenly (default: all)."
+            | Preset _ ->
+                let names = AttackSuite.presets |> List.map _.Name |> String.concat ", "
+
+                $"of the attacks, one of {names}, which takes hours (default {AttackSuite.presets.Head.Name})."
+            | Corrupted _ ->
+                "published corrupted images of the data's classes, a folder or an archive as Tiny-ImageNet-C or CIFAR-10-C (default: the \
+                 test images, corrupted)."
+            | Frost _ ->
+                "a folder with the published frost textures, which are not part of the program (default: generated ones)."
+            | Baseline _ ->
+                "a record of the suite corrupted, to which the mean corruption error is relative (default: none is given)."
+            | Out _ ->
+                "the folder for records and pictures (default: that of the weights, or 'evaluations' beside a folder 'weights')."
+            | Seed _ -> "what all randomness follows from (default 0)."
+            | Threads _ ->
+                $"of the native library; results depend on it in their last bits (default {Config.standard.Threads})."
+            | Device _ -> deviceUsage
+            | Model _ ->
+                "the weights are another program's, such as PyTorch's, of this model; 'patchup models' lists the names."
+            | Size _ -> "with --model: the side of the images (default: the model's published one)."
+            | Mean _ -> "with --model: the mean of each channel, on the scale of [0,1] (default: as published)."
+            | Std _ ->
+                "with --model: the standard deviation of each channel, on the scale of [0,1] (default: as published)."
+            | Class_Names _ -> "with --model: a text file, a class in each line, which then must be the data's."
+            | Json -> "print the records as JSON instead of tables."
+
 /// What belongs to `patchup train` alone.
 type TrainArguments =
     | [<Unique>] Method of method: string

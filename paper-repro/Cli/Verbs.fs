@@ -2,6 +2,7 @@ namespace PatchUp.Repro
 
 open System
 open System.Collections.Concurrent
+open System.Diagnostics
 open System.IO
 open System.Runtime.ExceptionServices
 open System.Text.Json.Nodes
@@ -352,34 +353,52 @@ module Verbs =
         Picture.drawn out method' (results.GetResult(DrawArguments.Seed, 0)) images
         streams.Out.WriteLine $"{out}: {method'.Name} on {paths.Length} images"
 
-    let private classifier (results: ParseResults<PredictArguments>) (weights: string) : Classifier =
+    /// What a command line says of another program's weights; None where it names no model, and then it may say nothing of them.
+    let private foreign
+        (verb: string)
+        (model: string option)
+        (size: int option)
+        (mean: (float * float * float) option)
+        (std: (float * float * float) option)
+        (names: string option)
+        : ForeignWeights option =
         let channels (red, green, blue) = [ red; green; blue ]
 
-        match results.TryGetResult PredictArguments.Model with
+        match model with
         | Some name ->
-            Checkpoint.readForeign
-                weights
+            Some
                 { Model = name
-                  Size = results.TryGetResult PredictArguments.Size
-                  Mean = results.TryGetResult Mean |> Option.map channels
-                  Std = results.TryGetResult Std |> Option.map channels
-                  ClassNames = results.TryGetResult Class_Names }
+                  Size = size
+                  Mean = mean |> Option.map channels
+                  Std = std |> Option.map channels
+                  ClassNames = names }
         | None ->
             let given =
-                [ "--size", results.Contains PredictArguments.Size
-                  "--mean", results.Contains Mean
-                  "--std", results.Contains Std
-                  "--class-names", results.Contains Class_Names ]
+                [ "--size", size.IsSome
+                  "--mean", mean.IsSome
+                  "--std", std.IsSome
+                  "--class-names", names.IsSome ]
 
             match given |> List.tryFind snd with
             | Some(option, _) ->
-                Errors.user $"predict: {option} is for another program's weights; name their model with --model."
-            | None -> Checkpoint.classifier weights
+                Errors.user $"{verb}: {option} is for another program's weights; name their model with --model."
+            | None -> None
+
+    let private classifier (results: ParseResults<PredictArguments>) (weights: string) : Classifier =
+        foreign
+            "predict"
+            (results.TryGetResult PredictArguments.Model)
+            (results.TryGetResult PredictArguments.Size)
+            (results.TryGetResult PredictArguments.Mean)
+            (results.TryGetResult PredictArguments.Std)
+            (results.TryGetResult PredictArguments.Class_Names)
+        |> Option.map (Checkpoint.readForeign weights)
+        |> Option.defaultWith (fun () -> Checkpoint.classifier weights)
 
     let private predict (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<PredictArguments> "predict" argv
 
-        match results.GetResult Files with
+        match results.GetResult PredictArguments.Files with
         | weights :: (_ :: _ as images) ->
             let device =
                 Device.choose (results.GetResult(PredictArguments.Device, Device.names.Head))
@@ -429,6 +448,157 @@ module Verbs =
             finally
                 Model.dispose model
         | _ -> Errors.user "predict: a weights file and at least one image are needed."
+
+    // ---- evaluating ----
+
+    /// A table for each suite, with a line for each checkpoint; those with other columns have tables of their own.
+    let private tables (found: (Suite * Evaluation * Findings) list) : string =
+        let table (suite: Suite) (columns: string list) (group: (Evaluation * Findings) list) =
+            let head = fst group.Head
+
+            [ $"{suite.Name}: {suite.About}; {head.Data}, {Tables.count (int64 head.Images)} test images"
+              group
+              |> List.map (fun (evaluation, findings) ->
+                  Path.GetFileNameWithoutExtension evaluation.Weights
+                  :: List.map snd findings.Line)
+              |> Tables.aligned ("checkpoint" :: columns)
+              for _, findings in group do
+                  if findings.Text <> "" then
+                      findings.Text ]
+            |> String.concat "\n\n"
+
+        [ for suite in Evaluation.suites do
+              for (_, _, columns), group in
+                  found
+                  |> List.filter (fun (other, _, _) -> other.Name = suite.Name)
+                  |> List.map (fun (_, evaluation, findings) -> evaluation, findings)
+                  |> List.groupBy (fun (evaluation, findings) ->
+                      evaluation.Data, evaluation.Images, List.map fst findings.Line) do
+                  table suite columns group ]
+        |> String.concat "\n\n"
+
+    let private attackPreset (name: string) : AttackPreset =
+        match AttackSuite.presets |> List.tryFind (fun preset -> preset.Name = name) with
+        | Some preset -> preset
+        | None ->
+            let names = AttackSuite.presets |> List.map _.Name |> String.concat ", "
+            Errors.user $"preset '{name}': the presets are {names}."
+
+    /// The textures of a folder for images of this side, for which there may be no corruptions.
+    let private frost (side: int) (folder: string option) : FrostTextures =
+        match folder with
+        | Some folder when List.contains side Corruption.sides -> CorruptionWeather.pictures side folder
+        | _ -> Substitute
+
+    let private evaluate (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<EvaluateArguments> "evaluate" argv
+        let paths = results.GetResult EvaluateArguments.Files
+
+        let suites = Evaluation.find (results.GetResult(EvaluateArguments.Suite, "all"))
+
+        let seed = results.GetResult(EvaluateArguments.Seed, 0)
+
+        let threads = results.GetResult(EvaluateArguments.Threads, Config.standard.Threads)
+
+        let device =
+            Device.choose (results.GetResult(EvaluateArguments.Device, Device.names.Head))
+
+        let attacks =
+            results.GetResult(EvaluateArguments.Preset, AttackSuite.presets.Head.Name)
+            |> attackPreset
+
+        let baseline = results.TryGetResult Baseline |> Option.map Evaluation.baseline
+
+        let foreign =
+            foreign
+                "evaluate"
+                (results.TryGetResult EvaluateArguments.Model)
+                (results.TryGetResult EvaluateArguments.Size)
+                (results.TryGetResult EvaluateArguments.Mean)
+                (results.TryGetResult EvaluateArguments.Std)
+                (results.TryGetResult EvaluateArguments.Class_Names)
+
+        if threads < 1 || threads > 256 then
+            Errors.user $"threads {threads}: it must lie in 1 .. 256."
+
+        let folderOf path =
+            results.TryGetResult EvaluateArguments.Out
+            |> Option.defaultWith (fun () -> Evaluation.folderOf path)
+
+        let target (path: string) =
+            Path.Combine(Path.GetFullPath(folderOf path), Path.GetFileNameWithoutExtension path)
+
+        match paths |> List.countBy target |> List.tryFind (fun (_, count) -> count > 1) with
+        | Some(name, _) ->
+            Errors.user $"evaluate: two checkpoints would be written to {name}.*; evaluate them one by one with --out."
+        | None -> ()
+
+        torch.set_num_threads threads
+
+        let one (path: string) =
+            let candidate =
+                Candidate.load
+                    device
+                    foreign
+                    (results.TryGetResult EvaluateArguments.Data)
+                    (results.TryGetResult EvaluateArguments.Images)
+                    path
+
+            try
+                let folder = Records.prepare (folderOf path) ""
+                let name = Path.GetFileNameWithoutExtension path
+
+                let settings =
+                    { Key = Key.ofSeed seed
+                      Report = ignore
+                      Attacks = attacks
+                      Corrupted = results.TryGetResult Corrupted
+                      Frost = frost (int candidate.Test.Images.shape[2]) (results.TryGetResult Frost)
+                      Baseline = baseline }
+
+                let mayRun (suite: Suite) =
+                    match suite.Refusal settings candidate with
+                    | None -> true
+                    | Some reason when suites.Length = 1 -> Errors.user $"{path}: {suite.Name}: {reason}"
+                    | Some reason ->
+                        streams.Err.WriteLine $"{name}: {suite.Name}: left out, {reason}"
+                        false
+
+                [ for suite in suites |> List.filter mayRun do
+                      let clock = Stopwatch.StartNew()
+
+                      let report line =
+                          streams.Err.WriteLine $"{name}: {suite.Name}: {line}"
+
+                      report $"{Split.count candidate.Test} images of {candidate.Data}"
+
+                      let found = Evaluation.run { settings with Report = report } suite candidate
+
+                      let evaluation = Evaluation.record seed threads device candidate suite found
+                      let written = Evaluation.write folder evaluation found
+                      report $"{clock.Elapsed.TotalSeconds:F1} s"
+                      suite, evaluation, found, written ]
+            finally
+                Candidate.dispose candidate
+
+        let found = paths |> List.collect one
+
+        if results.Contains EvaluateArguments.Json then
+            found
+            |> List.map (fun (_, evaluation, _, _) -> evaluation)
+            |> Json.show
+            |> streams.Out.WriteLine
+        else
+            found
+            |> List.map (fun (suite, evaluation, findings, _) -> suite, evaluation, findings)
+            |> tables
+            |> streams.Out.WriteLine
+
+            streams.Out.WriteLine ""
+
+            for _, _, _, written in found do
+                for path in written do
+                    streams.Out.WriteLine $"written  {path}"
 
     // ---- training ----
 
@@ -1172,6 +1342,7 @@ module Verbs =
           "gallery", "a picture of what every method makes of the same images", computing gallery
           "data", "fetch and check data sets", data
           "train", "train a network with a method", computing train
+          "evaluate", "measure trained networks: errors, calibration, activations, geometry", computing evaluate
           "predict", "the classes that a trained network finds likeliest for images", computing predict
           "compare", "train networks with several methods and seeds, and compare their test errors", computing compare
           "sweep", "run many trainings that a file names, here or on a cluster", computing sweep ]

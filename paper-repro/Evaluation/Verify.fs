@@ -214,6 +214,7 @@ module Verify =
     /// Golden files of other things than operations: whether a content is one, and what compares it.
     let private others: ((JsonElement -> bool) * (string -> JsonElement -> Verification)) list =
         [ GoldenAttacks.isIt, GoldenAttacks.verify Attacks.perturb
+          GoldenMetrics.isIt, GoldenMetrics.verify
           GoldenImages.isIt, GoldenImages.verify ]
 
     /// Compares every case of a golden file with what this library makes of it: of operations with what it makes of their draws, and of

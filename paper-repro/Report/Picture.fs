@@ -146,7 +146,8 @@ module Picture =
 
              SKTypeface.FromStream stream)
 
-    let private ink (size: float32) (colour: SKColor) =
+    /// Text of this size and colour in the program's own typeface; the caller disposes it.
+    let internal ink (size: float32) (colour: SKColor) =
         new SKPaint(Typeface = typeface.Value, TextSize = size, Color = colour, IsAntialias = true)
 
     /// The size of running text, in pixels.

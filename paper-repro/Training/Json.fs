@@ -29,6 +29,10 @@ module Json =
     let show (value: 'a) : string =
         JsonSerializer.Serialize(value, options)
 
+    /// The same as a value that other values may hold.
+    let node (value: 'a) : JsonNode =
+        JsonSerializer.SerializeToNode(value, options)
+
     /// The same in one line.
     let line (value: 'a) : string =
         JsonSerializer.Serialize(value, compact)
