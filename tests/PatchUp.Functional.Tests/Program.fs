@@ -21,6 +21,7 @@ let private suite =
           FormatTests.tests
           StreamTests.tests
           VerdictTests.tests
+          EvaluateTests.tests
           AttackTests.tests
           CorruptionTests.tests
           EngineTests.tests

@@ -752,7 +752,7 @@ let private refusals =
             for arguments, expected in
                 [ [], "a verb is needed: methods"
                   [ "trian" ],
-                  "the verbs are methods, models, describe, laws, verify, draw, gallery, data, train, predict, compare, sweep"
+                  "the verbs are methods, models, describe, laws, verify, draw, gallery, data, train, evaluate, predict, compare, sweep"
                   [ "methods"; "--jsn" ], "the options are --json"
                   [ "train"; "--foo" ], "--learning-rate"
                   [ "describe" ], "<method>"
@@ -814,7 +814,7 @@ let private refusals =
 
 let private helping =
     testCase "help is no error and shows the defaults" (fun () ->
-        for verb in [ "methods"; "models"; "describe"; "draw"; "train"; "predict"; "compare" ] do
+        for verb in [ "methods"; "models"; "describe"; "draw"; "train"; "evaluate"; "predict"; "compare" ] do
             let out, err = succeed [ verb; "--help" ]
             Expect.stringContains out $"patchup {verb}" verb
             Expect.equal err "" verb
