@@ -814,7 +814,15 @@ let private refusals =
 
 let private helping =
     testCase "help is no error and shows the defaults" (fun () ->
-        for verb in [ "methods"; "models"; "describe"; "draw"; "train"; "evaluate"; "predict"; "compare" ] do
+        for verb in
+            [ "methods"
+              "models"
+              "describe"
+              "draw"
+              "train"
+              "evaluate"
+              "predict"
+              "compare" ] do
             let out, err = succeed [ verb; "--help" ]
             Expect.stringContains out $"patchup {verb}" verb
             Expect.equal err "" verb
