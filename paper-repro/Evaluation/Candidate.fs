@@ -105,7 +105,10 @@ module Candidate =
     let private testImages (record: Record option) (images: int option) (dataset: Dataset) : Split =
         let own =
             match record with
-            | Some record when record.Config.Fingerprint = dataset.Fingerprint ->
+            | Some record when
+                record.Config.Fingerprint = dataset.Fingerprint
+                && record.Config.TestPerClass > 0
+                ->
                 Split.firstOfEach record.Config.TestPerClass dataset.Test
             | _ -> Split.firstOfEach Int32.MaxValue dataset.Test
 

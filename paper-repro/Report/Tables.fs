@@ -88,8 +88,17 @@ module Tables =
             |> Option.map (fun width -> $" of width {width}")
             |> Option.defaultValue ""
 
-        [ $"{config.Data}: {count (int64 config.TrainPerClass)} training images a class, {held:F0} %% of them held out for \
-            validation, and {count (int64 config.TestPerClass)} test images a class. {config.Model}{width} \
+        let images what perClass =
+            if perClass = 0 then
+                $"all {what} images"
+            else
+                $"{count (int64 perClass)} {what} images a class"
+
+        let training, test =
+            images "training" config.TrainPerClass, images "test" config.TestPerClass
+
+        [ $"{config.Data}: {training}, {held:F0} %% of them held out for \
+            validation, and {test}. {config.Model}{width} \
             ({records.Head.Parameters:N0} parameters); epochs: {config.Epochs}, batch size \
             {config.BatchSize}, {optimiser config}; \
             seeds: {seeds}; threads: {config.Threads}. The best epoch by validation is tested once."

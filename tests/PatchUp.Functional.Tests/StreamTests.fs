@@ -741,6 +741,24 @@ let private presets =
             Expect.equal (record.Config.Flip, record.Config.CropPadding) (false, 2) "digits are not mirrored"
             Expect.equal (record.Config.TrainPerClass, record.Config.TestPerClass) (0, 0) "all images"
 
+            let notes = Tables.compare [ record ] |> Tables.markdown
+            Expect.stringContains notes "all training images, 10 % of them held out" "in a table's notes"
+
+            let weights = Directory.GetFiles(Path.Combine(out "b", "weights"))[0]
+
+            let text, _ =
+                succeed
+                    [ "evaluate"
+                      weights
+                      "--data"
+                      out "svhn"
+                      "--suite"
+                      "clean"
+                      "--out"
+                      out "e" ]
+
+            Expect.stringContains text $"{record.TestError:F2}" "evaluated on all test images"
+
             let preset name =
                 Config.withData (DataPreset.find name) Config.standard
 
