@@ -764,9 +764,7 @@ let private suites =
 
           // Classes in another order, after others, and with their names, as Tiny-ImageNet's own.
           let model =
-              Array.append [| for i in 0..9 -> $"other {i}" |] classes
-              |> Array.mapi (fun i id -> if i < 10 then id else id + " a name")
-              |> Array.rev
+              Array.append [| for i in 0..9 -> $"other {i}" |] [| for id in Array.rev classes -> id + " a name" |]
 
           let first = Array.IndexOf(model, classes[0] + " a name")
 
