@@ -84,7 +84,9 @@ type VerifyArguments =
     interface IArgParserTemplate with
         member this.Usage =
             match this with
-            | File _ -> "a JSON file of another implementation's operations with their draws pinned."
+            | File _ ->
+                "a JSON file of another implementation's numbers: operations with their draws pinned, attacks, deformed or corrupted \
+                 images, or metrics."
             | Json -> "print JSON instead of text."
 
 /// `patchup draw`
