@@ -416,6 +416,40 @@ type SweepArguments =
             | Out _ -> $"the folder of the results (default {TrainingArguments.DefaultOut})."
             | Json -> "print JSON instead of text."
 
+/// `patchup sweep new`
+[<RequireQualifiedAccess>]
+type SweepNewArguments =
+    | [<MainCommand; ExactlyOnce>] File of file: string
+    | Data of path: string
+    | [<Unique>] Models of names: string
+    | [<Unique>] Methods of names: string
+    | [<Unique>] Seeds of number: string
+    | [<Unique>] Preset of name: string
+    | [<Unique>] Data_Preset of name: string
+    | Base of setting: string
+    | Grid of setting: string
+    | [<Unique>] Samples of count: int
+    | [<Unique>] Sample_Seed of number: int
+    | Uniform of setting: string
+    | Log_Uniform of setting: string
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | File _ -> "the file to write, which is not there yet."
+            | Data _ -> "an archive or a folder of images, may be repeated (default: the images in the program)."
+            | Models _ -> "models with commas between; 'patchup models' lists the names."
+            | Methods _ -> "methods with commas between, catalogue names or notation; the first is the baseline."
+            | Seeds _ -> "how many seeds, such as 5 for 0 to 4, or which, such as [3, 7]."
+            | Preset _ -> "a published schedule: paper-2020."
+            | Data_Preset _ -> "the published settings of a data set, such as cifar-10."
+            | Base _ -> "a setting of all runs, such as epochs=6; may be repeated."
+            | Grid _ -> "values of a setting, each of which is run, such as batchSize=50,100; may be repeated."
+            | Samples _ -> "how often the settings of --uniform and --log-uniform are drawn."
+            | Sample_Seed _ -> "what these draws follow from (default 0)."
+            | Uniform _ -> "a setting drawn evenly between two numbers, such as labelSmoothing=0,0.2; may be repeated."
+            | Log_Uniform _ -> "a setting whose logarithm is drawn so, such as learningRate=0.02,0.5; may be repeated."
+
 /// `patchup sweep run`
 type SweepRunArguments =
     | [<MainCommand; ExactlyOnce>] File of file: string

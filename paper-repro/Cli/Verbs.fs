@@ -770,6 +770,8 @@ module Verbs =
             TensorBoard: bool
             /// Told of a run that failed, and why; where it does not raise, the others go on.
             Failed: Config -> string -> unit
+            /// Told of a run that another process is doing, when its turn comes. None: all are refused before the first.
+            Busy: (Config -> unit) option
         }
 
     let private manner (training: ParseResults<TrainingArguments>) jobs : Manner =
@@ -782,7 +784,8 @@ module Verbs =
           Jobs = jobs
           CheckpointEvery = steps
           TensorBoard = training.Contains TensorBoard
-          Failed = fun _ message -> raise (RunFailed message) }
+          Failed = fun _ message -> raise (RunFailed message)
+          Busy = None }
 
     /// The method of a configuration, as it is drawn.
     let private methodOf (config: Config) : Method =
@@ -873,29 +876,43 @@ module Verbs =
 
         if not missing.IsEmpty then
             announce streams missing
+            let path = Records.checkpointsPath manner.Out
             let folders = ResizeArray<CheckpointFolder>()
 
             try
-                for config in missing do
-                    folders.Add(Checkpointing.openFolder warn (Records.checkpointsPath manner.Out config))
-                    Records.tidy manner.Out config
+                if manner.Busy.IsNone then
+                    for config in missing do
+                        folders.Add(Checkpointing.openFolder warn (path config))
+
+                let attempt config (folder: CheckpointFolder) report stop =
+                    try
+                        try
+                            // Another process may just have finished it.
+                            if isMissing config then
+                                Records.tidy manner.Out config
+                                trainOne manner corpus stop report config folder
+                            else
+                                Checkpointing.remove folder
+                        with
+                        // What the user could have put right was refused before.
+                        | UserError message
+                        | RunFailed message -> manner.Failed config message
+                        // Such as too little memory.
+                        | :? Runtime.InteropServices.ExternalException as error ->
+                            manner.Failed config $"libtorch: {error.Message.Split('\n')[0]}"
+                    finally
+                        Checkpointing.close folder
 
                 Signals.observing (fun stop ->
                     Following.training streams images (fun report ->
-                        List.zip missing (List.ofSeq folders)
-                        |> inParallel manner.Jobs (fun (config, folder) ->
-                            if isMissing config then
-                                try
-                                    trainOne manner corpus stop report config folder
-                                with
-                                // What the user could have put right was refused before.
-                                | UserError message
-                                | RunFailed message -> manner.Failed config message
-                                // Such as too little memory.
-                                | :? Runtime.InteropServices.ExternalException as error ->
-                                    manner.Failed config $"libtorch: {error.Message.Split('\n')[0]}"
-                            else
-                                Checkpointing.remove folder)))
+                        List.indexed missing
+                        |> inParallel manner.Jobs (fun (i, config) ->
+                            match manner.Busy with
+                            | None -> attempt config folders[i] report stop
+                            | Some busy ->
+                                match Checkpointing.tryOpenFolder warn (path config) with
+                                | Some folder -> attempt config folder report stop
+                                | None -> busy config)))
             finally
                 Seq.iter Checkpointing.close folders
 
@@ -1246,12 +1263,16 @@ module Verbs =
         for run in chosen do
             Device.choose run.Config.Device |> ignore
 
-        let failures = ConcurrentQueue<string>()
+        let failures, elsewhere = ConcurrentQueue<string>(), ConcurrentQueue<Config>()
 
         let failed (config: Config) (message: string) =
             Records.fail out config message
             failures.Enqueue message
             lock streams (fun () -> streams.Err.WriteLine $"patchup: {Records.name config} failed: {message}")
+
+        let busy (config: Config) =
+            elsewhere.Enqueue config
+            lock streams (fun () -> streams.Err.WriteLine $"{Records.name config}: another process is at work on it")
 
         for ((path, _, _, _), threads), group in resolved streams chosen |> List.groupBy sharing do
             let jobs =
@@ -1265,20 +1286,106 @@ module Verbs =
                       Jobs = jobs
                       CheckpointEvery = None
                       TensorBoard = false
-                      Failed = failed }
+                      Failed = failed
+                      Busy = Some busy }
 
                 runs streams manner (group |> List.map _.Config) corpus |> ignore
             finally
                 Corpus.dispose corpus
 
-        match List.ofSeq failures with
-        | [] -> streams.Out.WriteLine $"{chosen.Length} of {all.Length} runs of {file}: finished, in {out}"
-        | [ message ] when chosen.Length = 1 -> raise (RunFailed message)
-        | several ->
-            raise (
-                RunFailed
-                    $"{several.Length} of {chosen.Length} runs failed; 'patchup sweep status {file}' says which and why."
-            )
+        let left =
+            elsewhere |> Seq.filter (fun config -> Records.standing out config <> Finished)
+
+        match List.ofSeq failures, Seq.length left with
+        | [], 0 -> streams.Out.WriteLine $"{chosen.Length} of {all.Length} runs of {file}: finished, in {out}"
+        | [ message ], _ when chosen.Length = 1 -> raise (RunFailed message)
+        | failures, busy ->
+            let failed =
+                if failures.IsEmpty then
+                    ""
+                else
+                    $"{failures.Length} of {chosen.Length} runs failed; "
+
+            let left =
+                if busy = 0 then
+                    ""
+                else
+                    $"{busy} of {chosen.Length} runs are left to other processes, which are at work on them; "
+
+            let status = Shell.line [ "patchup"; "sweep"; "status"; file; "--out"; out ]
+            raise (RunFailed $"{failed}{left}'{status}' says which and why.")
+
+    let private sweepNew (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<SweepNewArguments> "sweep new" argv
+        let file = results.GetResult SweepNewArguments.File
+
+        if File.Exists file || Directory.Exists file then
+            Errors.user $"{file}: it is there already; choose another name, or remove it."
+
+        let folder = Path.GetDirectoryName(Path.GetFullPath file)
+
+        // NAME=VALUE, as JSON says it or a plain word.
+        let settings read (option: string) (all: string list) : JsonNode option =
+            let parts = JsonObject()
+
+            for text in all do
+                match text.Split('=', 2) with
+                | [| name; value |] when not (parts.ContainsKey name) -> parts.Add(name, read value)
+                | [| name; _ |] -> Errors.user $"sweep new: {option} names {name} twice; name it once."
+                | _ -> Errors.user $"sweep new: {option} {text}: it is NAME=VALUE, such as epochs=6."
+
+            if parts.Count = 0 then None else Some parts
+
+        let texts (all: string list) : JsonNode =
+            JsonArray [| for text in all -> JsonValue.Create text :> JsonNode |]
+
+        let whole (values: (string * JsonNode option) list) : JsonNode option =
+            let parts = JsonObject()
+
+            for name, value in values do
+                value |> Option.iter (fun value -> parts.Add(name, value))
+
+            if parts.Count = 0 then None else Some parts
+
+        let number (value: int) = JsonValue.Create value :> JsonNode
+        let name (value: string) = JsonValue.Create value :> JsonNode
+
+        let sample =
+            whole
+                [ "count", results.TryGetResult SweepNewArguments.Samples |> Option.map number
+                  "seed", results.TryGetResult SweepNewArguments.Sample_Seed |> Option.map number
+                  "uniform",
+                  results.GetResults SweepNewArguments.Uniform
+                  |> settings Sweep.ofWords "--uniform"
+                  "logUniform",
+                  results.GetResults SweepNewArguments.Log_Uniform
+                  |> settings Sweep.ofWords "--log-uniform" ]
+
+        let paths =
+            results.GetResults SweepNewArguments.Data
+            |> List.map (fun path -> Path.GetRelativePath(folder, Path.GetFullPath path))
+
+        let sweep =
+            whole
+                [ "data", (if paths.IsEmpty then None else Some(texts paths))
+                  "models",
+                  results.TryGetResult SweepNewArguments.Models
+                  |> Option.map (Arguments.splitAtTopLevel >> texts)
+                  "methods",
+                  results.TryGetResult SweepNewArguments.Methods
+                  |> Option.map (Arguments.splitAtTopLevel >> texts)
+                  "seeds", results.TryGetResult SweepNewArguments.Seeds |> Option.map Sweep.ofWord
+                  "preset", results.TryGetResult SweepNewArguments.Preset |> Option.map name
+                  "dataPreset", results.TryGetResult SweepNewArguments.Data_Preset |> Option.map name
+                  "base", results.GetResults SweepNewArguments.Base |> settings Sweep.ofWord "--base"
+                  "grid", results.GetResults SweepNewArguments.Grid |> settings Sweep.ofWords "--grid"
+                  "sample", sample ]
+            |> Option.defaultWith (fun () -> JsonObject())
+
+        let runs = Sweep.ofText file (Json.show sweep)
+        Json.write file sweep
+        let list = Shell.line [ "patchup"; "sweep"; "list"; file ]
+        streams.Out.WriteLine $"{file}: {runs.Length} runs; {list} lists them"
 
     let private sweepSlurm (streams: Streams) (argv: string[]) =
         let own, options =
@@ -1300,7 +1407,8 @@ module Verbs =
 
     /// What `patchup sweep` can do: a word, what it does in a line, and the function.
     let private sweepActions =
-        [ "list", "the runs of a sweep, with their names and states", sweepList
+        [ "new", "writes a sweep's file from options", sweepNew
+          "list", "the runs of a sweep, with their names and states", sweepList
           "run", "does those that are not finished, or one of them", sweepRun
           "status", "how many are finished, have a checkpoint, failed, are missing", sweepStatus
           "collect", "the table of those that are finished", sweepCollect

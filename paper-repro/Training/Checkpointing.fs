@@ -117,38 +117,52 @@ module Checkpointing =
     let private digestKey = "sha256"
     let private ending = ".safetensors"
 
-    /// Opens the folder, made if need be; a UserError where another process is at work in it, or it cannot be made. Files
-    /// that a killed process left half-written are removed.
-    let openFolder (warn: string -> unit) (path: string) : CheckpointFolder =
+    /// Opens the folder, made if need be; None where another process is at work in it, a UserError where it cannot be made.
+    /// Files that a killed process left half-written are removed.
+    let tryOpenFolder (warn: string -> unit) (path: string) : CheckpointFolder option =
         let lockPath = Path.Combine(path, "lock")
 
         let stream =
             try
                 Directory.CreateDirectory path |> ignore
-                new FileStream(lockPath, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None)
+                Some(new FileStream(lockPath, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None))
             with
             | :? UnauthorizedAccessException ->
                 Errors.user $"{path}: it may not be written; choose another folder with --out."
-            | :? IOException when File.Exists lockPath ->
-                Errors.user
-                    $"{path}: another process is at work on this run; wait for it, or choose another folder with --out."
+            | :? IOException when File.Exists lockPath -> None
+            // One that has finished the run is leaving.
+            | :? DirectoryNotFoundException -> None
             | :? IOException as error -> Errors.user $"{path}: it cannot be written ({error.Message})"
 
-        for left in Directory.GetFiles(path, "*.tmp") do
-            File.Delete left
+        stream
+        |> Option.map (fun stream ->
+            for left in Directory.GetFiles(path, "*.tmp") do
+                File.Delete left
 
-        { Path = path
-          Lock = stream
-          Warn = warn
-          Sound = ref []
-          IsOpen = ref true }
+            { Path = path
+              Lock = stream
+              Warn = warn
+              Sound = ref []
+              IsOpen = ref true })
+
+    /// The same; a UserError where another process is at work in it.
+    let openFolder (warn: string -> unit) (path: string) : CheckpointFolder =
+        match tryOpenFolder warn path with
+        | Some folder -> folder
+        | None ->
+            Errors.user
+                $"{path}: another process is at work on this run; wait for it, or choose another folder with --out."
 
     let private leaving (folder: CheckpointFolder) (removed: bool) =
         if folder.IsOpen.Value then
             folder.IsOpen.Value <- false
 
             if removed then
-                Directory.Delete(folder.Path, true)
+                try
+                    Directory.Delete(folder.Path, true)
+                with :? IOException ->
+                    // Another process has begun to look into it.
+                    ()
 
             folder.Lock.Dispose()
 

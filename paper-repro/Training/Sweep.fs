@@ -3,6 +3,7 @@ namespace PatchUp.Repro
 open System
 open System.Globalization
 open System.IO
+open System.Text.Json
 open System.Text.Json.Nodes
 open FSharp.Reflection
 open PatchUp.Functional
@@ -340,13 +341,25 @@ module Sweep =
               for config in configs do
                   { Images = images; Config = config } ]
 
-    /// Reads a sweep, or a list of sweeps whose runs are taken together. Paths of data are relative to the file. The runs
-    /// come in an order that follows from the file alone. A UserError, which names file and value, for a file that cannot
-    /// be read, a name that is not known, a value of the wrong kind or out of range, a run that is named twice, and more
-    /// than `most` runs.
-    let read (path: string) : Planned list =
-        let text = ConfigFile.load path
+    /// A value as a command line gives it: JSON, or else a plain word.
+    let ofWord (text: string) : JsonNode =
+        try
+            JsonNode.Parse text
+        with :? JsonException ->
+            JsonValue.Create text
 
+    /// Several with commas between.
+    let ofWords (text: string) : JsonNode =
+        try
+            JsonNode.Parse $"[{text}]"
+        with :? JsonException ->
+            JsonArray(text.Split(',', StringSplitOptions.TrimEntries) |> Array.map ofWord)
+
+    /// Reads the text of a sweep, or of a list of sweeps whose runs are taken together; the path is its file's, to which
+    /// paths of data are relative, and need not be there. The runs come in an order that follows from the text alone. A
+    /// UserError, which names file and value, for a name that is not known, a value of the wrong kind or out of range, a run
+    /// that is named twice, and more than `most` runs.
+    let ofText (path: string) (text: string) : Planned list =
         let all =
             try
                 match Json.parse path "a sweep" text with
@@ -363,3 +376,6 @@ module Sweep =
             Errors.user
                 $"{path}: {run.Config.Method} on {run.Config.Model} with seed {run.Config.Seed} and equal settings is named {times} times; name every run once."
         | None -> all
+
+    /// The same of a file; a UserError also where it cannot be read.
+    let read (path: string) : Planned list = ofText path (ConfigFile.load path)

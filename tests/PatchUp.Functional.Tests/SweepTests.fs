@@ -330,7 +330,7 @@ let private refusing =
             let file = ofText folder small
 
             for arguments, expected in
-                [ [], "an action is needed: list, run, status, collect, slurm"
+                [ [], "an action is needed: new, list, run, status, collect, slurm"
                   [ "lst"; file ], "did you mean list?"
                   [ "run" ], "<file>"
                   [ "run"; file; "--index"; "8" ], "the runs of"
@@ -514,6 +514,138 @@ let private failing =
             File.WriteAllText(Path.Combine(kept, "epoch-000001-step-00000000.safetensors"), "")
             Expect.equal (Records.standing out config) Kept "a checkpoint"))
 
+let private shared =
+    testCase "two processes share a sweep: what another is at work on is left to it, and counted" (fun () ->
+        inFolder (fun folder ->
+            let file = ofText folder small
+            let out = Path.Combine(folder, "out")
+            let list, _ = succeed [ "sweep"; "list"; file; "--out"; out; "--json" ]
+            let name = (Json.tryRead<ListedRun list> list).Value[2].Name
+            let checkpoints = Path.Combine(out, "checkpoints", name)
+            let other = Checkpointing.openFolder failtest checkpoints
+
+            try
+                let code, printed, err = patchup [ "sweep"; "run"; file; "--out"; out ]
+                Expect.equal (code, printed) (1, "") err
+                Expect.stringContains err $"{name}: another process is at work on it" "which"
+
+                Expect.stringContains
+                    err
+                    $"patchup: 1 of 8 runs are left to other processes, which are at work on them; 'patchup sweep status {file} --out {out}' says"
+                    "how many"
+
+                let code, _, err = patchup [ "sweep"; "run"; file; "--out"; out; "--index"; "2" ]
+                Expect.equal code 1 err
+                Expect.stringContains err "patchup: 1 of 1 runs are left" "alone too"
+                let status, _ = succeed [ "sweep"; "status"; file; "--out"; out ]
+
+                Expect.stringContains
+                    status
+                    "8 runs: 7 finished, 0 with a checkpoint, 0 failed, 1 missing"
+                    "the others"
+            finally
+                Checkpointing.close other
+
+            succeed [ "sweep"; "run"; file; "--out"; out ] |> ignore
+            Expect.hasLength (Directory.GetFiles(Path.Combine(out, "records"))) 8 "all are done"
+            Expect.isEmpty (Directory.GetFileSystemEntries(Path.Combine(out, "checkpoints"))) "nothing is left"))
+
+// ---- the command line ----
+
+let private writing =
+    testCase "a sweep's file is written from options, and nothing is where it would be refused" (fun () ->
+        inFolder (fun folder ->
+            let file = Path.Combine(folder, "x", "sweep.json")
+            Directory.CreateDirectory(Path.Combine(folder, "x")) |> ignore
+
+            let said, _ =
+                succeed
+                    [ "sweep"
+                      "new"
+                      file
+                      "--data"
+                      Path.Combine(folder, "a")
+                      "--data"
+                      Path.Combine(folder, "x", "b", "c.tar.gz")
+                      "--models"
+                      "preact-resnet-18,wrn-28-10"
+                      "--methods"
+                      "none,mixup-2020,cells 0.5 |> swap |> at input"
+                      "--seeds"
+                      "2"
+                      "--preset"
+                      "paper-2020"
+                      "--data-preset"
+                      "svhn"
+                      "--base"
+                      "epochs=9"
+                      "--base"
+                      "width=3"
+                      "--base"
+                      "milestones=[0.5]"
+                      "--grid"
+                      "batchSize=50,100"
+                      "--grid"
+                      "schedule=cosine,multi-step"
+                      "--samples"
+                      "3"
+                      "--sample-seed"
+                      "1"
+                      "--uniform"
+                      "labelSmoothing=0,0.2"
+                      "--log-uniform"
+                      "weightDecay=1e-5,1e-3" ]
+
+            Expect.equal said $"{file}: 288 runs; patchup sweep list {file} lists them\n" "what it says"
+
+            let expected =
+                rich.Replace("wrn-10-1", "wrn-28-10").Replace("\"a\", \"b", "\"../a\", \"b")
+
+            let written = File.ReadAllText file
+            Expect.isTrue (JsonNode.DeepEquals(JsonNode.Parse written, JsonNode.Parse expected)) written
+            let code, _, err = patchup [ "sweep"; "new"; file ]
+            Expect.equal code 2 err
+            Expect.stringContains err "it is there already" "never written over"
+            Expect.equal (File.ReadAllText file) written "never written over"
+
+            for options, message in
+                [ [ "--base"; "epochs" ], "--base epochs: it is NAME=VALUE"
+                  [ "--base"; "epoch=3" ], "'epoch' is not a setting (did you mean epochs?)"
+                  [ "--base"; "epochs=3"; "--base"; "epochs=4" ], "--base names epochs twice"
+                  [ "--base"; "epochs=x" ], "epochs cannot be \"x\""
+                  [ "--grid"; "epochs=" ], "epochs cannot be []"
+                  [ "--seeds"; "x" ], "seeds cannot be \"x\""
+                  [ "--methods"; "mixap" ], "did you mean 'mixup'"
+                  [ "--samples"; "3" ], "it draws nothing"
+                  [ "--uniform"; "momentum=0,1" ], "it needs a count"
+                  [ "--model"; "x" ], "unrecognized" ] do
+                let other = Path.Combine(folder, "other.json")
+                let code, printed, err = patchup ([ "sweep"; "new"; other ] @ options)
+                Expect.equal (code, printed) (2, "") err
+                Expect.stringContains err message $"{options}"
+                Expect.hasLength (err.TrimEnd().Split '\n') 1 "one line"
+                Expect.isFalse (File.Exists other) "nothing is written"
+
+            // The same as the first lines of the README say.
+            let readme = File.ReadAllText(Path.Combine(Docs.root, "paper-repro", "README.md"))
+
+            let block kind =
+                Regex.Match(readme, $"```{kind}\n(.*?)```", RegexOptions.Singleline).Groups[1].Value
+
+            let command = block "bash"
+
+            let arguments =
+                [ for part in Regex.Matches(command.Replace("\\\n", " "), "'[^']*'|\\S+") -> part.Value.Trim('\'') ]
+
+            let example = Path.Combine(folder, "example.json")
+
+            Expect.equal (List.take 4 arguments) [ "patchup"; "sweep"; "new"; "sweep.json" ] command
+            succeed ([ "sweep"; "new"; example ] @ List.skip 4 arguments) |> ignore
+
+            Expect.isTrue
+                (JsonNode.DeepEquals(JsonNode.Parse(File.ReadAllText example), JsonNode.Parse(block "json")))
+                "the README's command gives its file"))
+
 // ---- Slurm ----
 
 let private scripts =
@@ -602,4 +734,17 @@ let private cluster =
         | code -> failtest $"exit code {code}: {lines}\n{err.Result}")
 
 let tests =
-    testSequenced (testList "sweeps" [ expanding; refusing; schemas; mutated; running; failing; scripts; cluster ])
+    testSequenced (
+        testList
+            "sweeps"
+            [ expanding
+              refusing
+              schemas
+              mutated
+              writing
+              running
+              failing
+              shared
+              scripts
+              cluster ]
+    )
