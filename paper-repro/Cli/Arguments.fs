@@ -189,6 +189,17 @@ type PredictArguments =
             | Device _ -> deviceUsage
             | Json -> "print JSON instead of tables."
 
+/// `patchup tables`
+type TablesArguments =
+    | [<MainCommand; ExactlyOnce>] Results of folder: string
+    | [<CustomCommandLine "--out">] Out of folder: string
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Results _ -> "a results folder, with records/ and evaluations/."
+            | Out _ -> "the folder for the tables as Markdown, CSV and LaTeX (default: tables/ in the results folder)."
+
 /// `patchup evaluate`
 type EvaluateArguments =
     | [<MainCommand; ExactlyOnce>] Files of checkpoint: string list

@@ -1434,6 +1434,26 @@ module Verbs =
             let known = String.concat ", " names
             Errors.user $"sweep: an action is needed: {known}; 'patchup sweep --help' explains them."
 
+    let private paperTables (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<TablesArguments> "tables" argv
+        let folder = results.GetResult TablesArguments.Results
+
+        let out =
+            results.TryGetResult TablesArguments.Out
+            |> Option.defaultValue (Path.Combine(folder, "tables"))
+
+        let found, missing =
+            PaperTables.read (fun message -> streams.Err.WriteLine $"patchup: warning: {message}") folder
+            |> PaperTables.ofFound
+
+        PaperTables.write out found
+
+        for table in found do
+            streams.Out.WriteLine(PaperTable.markdown table + "\n")
+
+        for title in missing do
+            streams.Out.WriteLine $"No record: {title}."
+
     /// A verb that computes on tensors, for which libtorch must be there.
     let private computing run (streams: Streams) (argv: string[]) =
         Device.prepare ()
@@ -1451,6 +1471,7 @@ module Verbs =
           "data", "fetch and check data sets", data
           "train", "train a network with a method", computing train
           "evaluate", "measure trained networks: errors, calibration, activations, geometry", computing evaluate
+          "tables", "the paper's tables from the records of a results folder", paperTables
           "predict", "the classes that a trained network finds likeliest for images", computing predict
           "compare", "train networks with several methods and seeds, and compare their test errors", computing compare
           "sweep", "run many trainings that a file names, here or on a cluster", computing sweep ]

@@ -22,6 +22,7 @@ let private suite =
           StreamTests.tests
           VerdictTests.tests
           EvaluateTests.tests
+          TablesTests.tests
           AttackTests.tests
           CorruptionTests.tests
           EngineTests.tests

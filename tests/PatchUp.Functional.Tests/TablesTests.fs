@@ -1,0 +1,133 @@
+/// `patchup tables`: cells, renderers, grouping, and the verb on a folder of records.
+module PatchUp.Tests.TablesTests
+
+open System.IO
+open Expecto
+open PatchUp.Repro
+open PatchUp.Tests.Fixtures
+open PatchUp.Tests.ReproTests
+
+let private column better =
+    { Heading = "error, %"
+      Digits = 2
+      Better = better
+      Source = None }
+
+let private table =
+    { Name = "t"
+      Title = "A & B"
+      Columns =
+        [ column Lower
+          { column Neither with
+              Source = Some "Someone, 200 epochs" } ]
+      Rows =
+        [ { Method = "a_b"
+            Cells = [ [ 1.0; 3.0 ]; [] ] }
+          { Method = "c,\"d\""
+            Cells = [ [ 2.001 ]; [ 1.5 ] ] }
+          { Method = "e|f"; Cells = [ []; [] ] } ]
+      Notes = [] }
+
+let private record method' seed epochs error : Record =
+    { Config =
+        { Config.standard with
+            Data = "CIFAR-10, some"
+            Method = method'
+            Notation = method'
+            Epochs = epochs
+            Seed = seed }
+      Parameters = 1L
+      BestEpoch = 1
+      TestError = error
+      TestNll = 1.0
+      History = [] }
+
+let private found records : PaperTables.Found =
+    { Records = [ for each in records -> each, None ]
+      Evaluations = [] }
+
+let tests =
+    testList
+        "tables"
+        [ testCase
+              "Markdown: best in bold with its ties, no deviation of one seed, missing cells, published columns unranked"
+              (fun () ->
+                  Expect.equal
+                      (PaperTable.markdown table)
+                      "## A & B\n\n\
+                   | method | error, % | error, % (Someone, 200 epochs) |\n\
+                   | --- | --- | --- |\n\
+                   | `a_b` | **2.00 ± 1.41** | missing |\n\
+                   | `c,\"d\"` | **2.00** | 1.50 |\n\
+                   | `e\\|f` | missing | missing |"
+                      "the table")
+
+          testCase "the best may be the lowest, the highest or none" (fun () ->
+              let cells = [ [ 1.0 ]; [ 2.0 ]; [] ]
+              Expect.equal (PaperTable.best (column Lower) cells) [ true; false; false ] "lowest"
+              Expect.equal (PaperTable.best (column Higher) cells) [ false; true; false ] "highest"
+              Expect.equal (PaperTable.best (column Neither) cells) [ false; false; false ] "none")
+
+          testCase "CSV is quoted, its numbers unrounded" (fun () ->
+              Expect.equal
+                  (PaperTable.csv table)
+                  "method,column,source,mean,sd,seeds\n\
+                   a_b,\"error, %\",,2,1.4142135623730951,2\n\
+                   a_b,\"error, %\",\"Someone, 200 epochs\",,,0\n\
+                   \"c,\"\"d\"\"\",\"error, %\",,2.001,,1\n\
+                   \"c,\"\"d\"\"\",\"error, %\",\"Someone, 200 epochs\",1.5,,1\n\
+                   e|f,\"error, %\",,,,0\n\
+                   e|f,\"error, %\",\"Someone, 200 epochs\",,,0"
+                  "the file")
+
+          testCase "LaTeX is escaped" (fun () ->
+              let text = PaperTable.latex table
+              Expect.stringContains text "\\caption{A \\& B}" "caption"
+              Expect.stringContains text "a\\_b & \\textbf{2.00 $\\pm$ 1.41} & missing \\\\" "a row"
+
+              Expect.equal
+                  (PaperTable.escape "\\~^<%#")
+                  "\\textbackslash{}\\textasciitilde{}\\textasciicircum{}\\textless{}\\%\\#"
+                  "signs")
+
+          testCase "seeds are averaged, other settings never; published numbers stand beside" (fun () ->
+              let tables, missing =
+                  found
+                      [ record "none" 0 6 10.0
+                        record "none" 1 6 12.0
+                        record "mixup" 0 6 9.0
+                        record "none" 0 7 50.0 ]
+                  |> PaperTables.ofFound
+
+              Expect.equal (tables |> List.map _.Name) [ "trained-1"; "trained-2" ] "a table for each number of epochs"
+
+              let cells name =
+                  (tables.Head.Rows |> List.find (fun row -> row.Method = name)).Cells
+
+              Expect.equal (List.head (cells "none")) [ 10.0; 12.0 ] "both seeds"
+              Expect.equal (List.item 2 (cells "none")) [ 5.13 ] "OpenMixup's number"
+              Expect.equal (List.head (cells "puzzlemix")) [] "no run"
+
+              Expect.isFalse
+                  (tables.Head.Columns
+                   |> List.exists (fun column -> column.Source = Some "OpenMixup, WRN-28-8, 400 epochs"))
+                  "CIFAR-100"
+
+              Expect.equal missing.Length 7 "the others have no records")
+
+          testCase "the verb writes every table, names damaged records and refuses folders without any" (fun () ->
+              inFolder (fun folder ->
+                  let code, _, err = patchup [ "tables"; folder ]
+                  Expect.equal code 2 err
+                  Expect.stringContains err "no records there" "empty"
+                  let records = Directory.CreateDirectory(Path.Combine(folder, "records")).FullName
+                  Json.write (Path.Combine(records, "a.json")) (record "none" 0 6 10.0)
+                  File.WriteAllText(Path.Combine(records, "b.json"), "{}")
+                  let code, out, err = patchup [ "tables"; folder ]
+                  Expect.equal code 0 err
+                  Expect.stringContains err "b.json: not a sound record" "damaged"
+                  Expect.stringContains out "| `none` | **10.00** |" "printed"
+                  Expect.stringContains out "No record: Error under attack (table 5, figure 5)." "missing"
+
+                  for ending in [ "md"; "csv"; "tex" ] do
+                      Expect.isTrue (File.Exists(Path.Combine(folder, "tables", $"trained.{ending}"))) ending)) ]
