@@ -1434,6 +1434,8 @@ module Verbs =
             let known = String.concat ", " names
             Errors.user $"sweep: an action is needed: {known}; 'patchup sweep --help' explains them."
 
+    // ---- the paper's tables ----
+
     let private paperTables (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<TablesArguments> "tables" argv
         let folder = results.GetResult TablesArguments.Results
@@ -1446,7 +1448,7 @@ module Verbs =
             PaperTables.read (fun message -> streams.Err.WriteLine $"patchup: warning: {message}") folder
             |> PaperTables.ofFound
 
-        PaperTables.write out found
+        PaperTables.write (Records.prepare out "") found
 
         for table in found do
             streams.Out.WriteLine(PaperTable.markdown table + "\n")

@@ -302,7 +302,7 @@ module PaperTables =
               for path in Directory.GetFiles(folder, "*.json") |> Array.sort do
                   match Errors.reading path (fun () -> File.ReadAllText path) |> Json.tryRead<'a> with
                   | Some value when not (isNull (box value)) && isSound value -> path, value
-                  | _ -> warn $"{path}: not a sound record; it is left out." ]
+                  | _ -> warn $"{path}: damaged, or of another version of this program; it is left out." ]
 
     /// All records of a folder; `warn` is told of every damaged one. A UserError where there is none at all.
     let read (warn: string -> unit) (folder: string) : Found =
@@ -418,7 +418,9 @@ module PaperTables =
                 [ match lines.Head.Config with
                   | Some _ ->
                       $"Mean ± standard deviation over seeds ({seeds}); one seed has no deviation. Settings: {lines.Head.Setting}"
-                  | None -> () ] })
+                  | None -> ()
+                  if not extra.IsEmpty then
+                      "Published numbers are of the whole data set and the networks that they name; they are not to be ranked with these." ] })
 
     /// A method's name, with its notation, loss and weight of the clean loss where other runs of that name have others.
     let private label (configs: Config list) : Config -> string =
@@ -462,13 +464,27 @@ module PaperTables =
                     [ column "test error, %" 2 Lower, record.TestError
                       column "test NLL" 3 Lower, record.TestNll ])
 
+        let timed =
+            [ for record, timing in found.Records do
+                  match timing with
+                  | Some timing when not timing.EpochSeconds.IsEmpty -> record.Config, List.average timing.EpochSeconds
+                  | _ -> () ]
+
         let time =
-            found.Records
-            |> List.choose (fun (record, timing) ->
-                timing
-                |> Option.filter (fun timing -> not timing.EpochSeconds.IsEmpty)
-                |> Option.map (fun timing ->
-                    line record.Config [ column "seconds an epoch" 2 Lower, List.average timing.EpochSeconds ]))
+            [ for config, seconds in timed do
+                  let plain =
+                      timed
+                      |> List.tryFind (fun (other, _) ->
+                          other.Method = "none"
+                          && other.Seed = config.Seed
+                          && settings other = settings config)
+
+                  line
+                      config
+                      [ column "seconds an epoch" 2 Lower, seconds
+                        match plain with
+                        | Some(_, plain) -> column "of none's" 3 Lower, seconds / plain
+                        | None -> () ] ]
 
         let ofSuite suite =
             [ for each in found.Evaluations do
@@ -498,7 +514,7 @@ module PaperTables =
               if lines.IsEmpty then
                   title ]
 
-    /// Writes NAME.md, NAME.csv and NAME.tex of every table.
+    /// Writes NAME.md, NAME.csv and NAME.tex of every table into a folder that is there.
     let write (folder: string) (tables: PaperTable list) : unit =
         for table in tables do
             for ending, show in [ "md", PaperTable.markdown; "csv", PaperTable.csv; "tex", PaperTable.latex ] do

@@ -528,7 +528,7 @@ let private resuming =
 // ---- the program ----
 
 /// The images of `onImages` as files, in a folder.
-let private writeImages (folder: string) =
+let writeImages (folder: string) =
     onImages (fun dataset ->
         for set, split in [ "train", dataset.Train; "test", dataset.Test ] do
             for i in 0 .. split.Labels.Length - 1 do
@@ -540,7 +540,7 @@ let private writeImages (folder: string) =
 
     folder
 
-let private tiny (data: string) (epochs: int) =
+let tiny (data: string) (epochs: int) =
     [ "--data"
       data
       "--train-per-class"

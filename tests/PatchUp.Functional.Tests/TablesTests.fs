@@ -4,7 +4,7 @@ module PatchUp.Tests.TablesTests
 open System.IO
 open Expecto
 open PatchUp.Repro
-open PatchUp.Tests.Fixtures
+open PatchUp.Tests.EngineTests
 open PatchUp.Tests.ReproTests
 
 let private column better =
@@ -115,6 +115,81 @@ let tests =
 
               Expect.equal missing.Length 7 "the others have no records")
 
+          testCase "a run's time stands beside that of none with its seed and settings" (fun () ->
+              let timing seconds =
+                  Some
+                      { Seconds = 9.0
+                        ImagesPerSecond = 1.0
+                        EpochSeconds = [ seconds; seconds ] }
+
+              let tables, _ =
+                  PaperTables.ofFound
+                      { Records =
+                          [ record "none" 0 6 10.0, timing 2.0
+                            record "none" 1 6 10.0, timing 4.0
+                            record "mixup" 0 6 10.0, timing 3.0
+                            record "mixup" 1 6 10.0, timing 5.0
+                            record "mixup" 1 7 10.0, timing 8.0 ]
+                        Evaluations = [] }
+
+              match tables |> List.filter (fun table -> table.Name.StartsWith "time") with
+              | [ six; seven ] ->
+                  Expect.equal
+                      (six.Rows |> List.map (fun row -> row.Method, row.Cells))
+                      [ "none", [ [ 2.0; 4.0 ]; [ 1.0; 1.0 ] ]
+                        "mixup", [ [ 3.0; 5.0 ]; [ 1.5; 1.25 ] ] ]
+                      "by seed"
+
+                  Expect.equal (seven.Rows |> List.map _.Cells) [ [ [ 8.0 ] ] ] "no none of these settings"
+              | other -> failtest $"{other.Length} tables")
+
+          testCase "runs and what was evaluated of them come into their tables" (fun () ->
+              inFolder (fun folder ->
+                  let data = writeImages (Path.Combine(folder, "data"))
+                  let out = Path.Combine(folder, "out")
+
+                  succeed (
+                      [ "compare"; "--methods"; "none, mixup"; "--seeds"; "2"; "--out"; out ]
+                      @ tiny data 1
+                  )
+                  |> ignore
+
+                  let weights =
+                      Directory.GetFiles(Path.Combine(out, "weights"), "*.safetensors")
+                      |> List.ofArray
+
+                  for suite in [ "clean"; "deformed"; "activations"; "geometry" ] do
+                      succeed ([ "evaluate" ] @ weights @ [ "--data"; data; "--suite"; suite ])
+                      |> ignore
+
+                  let printed, err = succeed [ "tables"; out ]
+                  Expect.equal err "" "no warnings"
+
+                  for title in
+                      [ "## Clean error of trained networks"
+                        "## Clean error of evaluated weights"
+                        "## Error on deformed images"
+                        "## Mean magnitude of activations"
+                        "## Median slack of hidden mixes"
+                        "## Training time"
+                        "No record: Error under attack" ] do
+                      Expect.stringContains printed title "every table"
+
+                  let error method' =
+                      Directory.GetFiles(Path.Combine(out, "records"))
+                      |> Array.choose (System.IO.File.ReadAllText >> Json.tryRead<Record>)
+                      |> Array.filter (fun record -> record.Config.Method = method')
+                      |> Array.averageBy _.TestError
+
+                  // The clean suite's error is the run's own.
+                  for name in [ "trained"; "clean" ] do
+                      let csv = File.ReadAllLines(Path.Combine(out, "tables", name + ".csv"))
+
+                      for method' in [ "none"; "mixup" ] do
+                          let cells = (csv |> Array.find _.StartsWith(method' + ",")).Split(",")
+                          Expect.floatClose Accuracy.high (float cells[4]) (error method') $"{name}, {method'}"
+                          Expect.equal cells[6] "2" "seeds"))
+
           testCase "the verb writes every table, names damaged records and refuses folders without any" (fun () ->
               inFolder (fun folder ->
                   let code, _, err = patchup [ "tables"; folder ]
@@ -125,7 +200,7 @@ let tests =
                   File.WriteAllText(Path.Combine(records, "b.json"), "{}")
                   let code, out, err = patchup [ "tables"; folder ]
                   Expect.equal code 0 err
-                  Expect.stringContains err "b.json: not a sound record" "damaged"
+                  Expect.stringContains err "b.json: damaged, or of another version" "damaged"
                   Expect.stringContains out "| `none` | **10.00** |" "printed"
                   Expect.stringContains out "No record: Error under attack (table 5, figure 5)." "missing"
 
