@@ -4,7 +4,7 @@
 # Exit code 0: all is well; 77: Slurm is not installed or cannot start here, and the last line says why; else a failure.
 set -uo pipefail
 
-folder=$(mktemp -d /tmp/patchup-slurm-XXXXXX)
+folder=$(mktemp -d -t patchup-slurm-XXXXXX)
 processes=()
 job=
 
