@@ -493,6 +493,41 @@ type SweepSlurmArguments =
             | Out _ -> $"the folder for results, which every node can reach (default {TrainingArguments.DefaultOut})."
             | Dry_Run -> "print the job script, and write and submit nothing."
 
+/// `patchup study`
+[<RequireQualifiedAccess>]
+type StudyArguments =
+    | [<MainCommand; Unique>] Name of name: string
+    | [<Unique>] Scale of name: string
+    | [<Unique>] Data of path: string
+    | [<Unique>] Seeds of count: int
+    | Base of setting: string
+    | [<Unique>] Out of folder: string
+    | [<Unique>] Jobs of runs: int
+    | [<Unique>] Sweep of file: string
+    | Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Name _ -> "a study; without it all are listed."
+            | Scale _ ->
+                "demo, a narrow network and few images in minutes, or paper, the published schedule, network and data set (default demo)."
+            | Data _ ->
+                "an archive or a folder of images as for train; at the paper's scale the data set that the study is of (default: the \
+                 images in the program)."
+            | Seeds _ ->
+                "how many seeds: 0, 1, ... (default: 2, or 5 at the paper's scale, and 1 where a setting is searched for)."
+            | Base _ ->
+                "a setting of all runs instead of the scale's, such as epochs=3 or device=cpu, by its name in a sweep; may be repeated."
+            | Out _ ->
+                $"the folder for results; runs found finished there are not done again (default {TrainingArguments.DefaultOut}/study/NAME)."
+            | Jobs _ ->
+                "how many runs go on at the same time; results do not depend on it, but times do, which are measured one at a time \
+                 (default: as many as the processors have room for)."
+            | Sweep _ ->
+                "write the study's runs as a sweep to this file, for 'patchup sweep', and do none; with the same folder the study then shows them."
+            | Json -> "print JSON instead of tables."
+
 /// The command line's words.
 [<RequireQualifiedAccess>]
 module Arguments =

@@ -657,7 +657,7 @@ module Verbs =
                         Cache = Some(cacheIn folder)
                         CachesAll = true } }
 
-    let private checkPreset (preset: DataPreset) (corpus: Corpus) =
+    let private checkPreset (remedy: string) (preset: DataPreset) (corpus: Corpus) =
         let height, width = ImageSet.size corpus.Train
         let classes = corpus.Classes.Length
 
@@ -667,7 +667,7 @@ module Verbs =
         then
             Errors.user
                 $"{corpus.Name}: {classes} classes and images of {width} x {height}; {preset.Name}, whose preset was asked for, has \
-                  {preset.Classes} and {preset.Size} x {preset.Size}. Leave out --data-preset."
+                  {preset.Classes} and {preset.Size} x {preset.Size}. {remedy}"
 
     let private open' (getting: Getting) (path: string option) (config: Config) : Corpus =
         match config.ImageSize, path with
@@ -701,7 +701,10 @@ module Verbs =
 
         try
             let taken = Corpus.take config.TrainPerClass config.TestPerClass all
-            getting.Preset |> Option.iter (fun preset -> checkPreset preset taken)
+
+            getting.Preset
+            |> Option.iter (fun preset -> checkPreset "Leave out --data-preset." preset taken)
+
 
             if config.Fingerprint <> "" && config.Fingerprint <> taken.Fingerprint then
                 let what =
@@ -1243,26 +1246,19 @@ module Verbs =
                 Collected.text collected
         )
 
-    let private sweepRun (streams: Streams) (argv: string[]) =
-        let results = Arguments.parse<SweepRunArguments> "sweep run" argv
-        let file = results.GetResult SweepRunArguments.File
-        let out = outOf (results.TryGetResult SweepRunArguments.Out)
-        let jobs = results.TryGetResult SweepRunArguments.Jobs
-
+    /// Refuses a number of runs at a time.
+    let private checkJobs (jobs: int option) =
         if jobs |> Option.exists (fun jobs -> jobs < 1 || jobs > 256) then
             Errors.user $"jobs {jobs.Value}: it must lie in 1 .. 256."
 
-        let all = Sweep.read file
-
-        let chosen =
-            match results.TryGetResult SweepRunArguments.Index with
-            | None -> all
-            | Some index when index >= 0 && index < all.Length -> [ all[index] ]
-            | Some index -> Errors.user $"index {index}: the runs of {file} are 0 .. {all.Length - 1}."
-
-        for run in chosen do
-            Device.choose run.Config.Device |> ignore
-
+    /// Does those of the resolved runs that are not finished, of a sweep that is in the file. Where some are not finished afterwards, says why.
+    let private doRuns
+        (streams: Streams)
+        (out: string)
+        (jobs: int option)
+        (file: string)
+        (chosen: Planned list)
+        : string option =
         let failures, elsewhere = ConcurrentQueue<string>(), ConcurrentQueue<Config>()
 
         let failed (config: Config) (message: string) =
@@ -1274,7 +1270,7 @@ module Verbs =
             elsewhere.Enqueue config
             lock streams (fun () -> streams.Err.WriteLine $"{Records.name config}: another process is at work on it")
 
-        for ((path, _, _, _), threads), group in resolved streams chosen |> List.groupBy sharing do
+        for ((path, _, _, _), threads), group in chosen |> List.groupBy sharing do
             let jobs =
                 jobs |> Option.defaultValue (max 1 (Environment.ProcessorCount / threads))
 
@@ -1297,8 +1293,8 @@ module Verbs =
             elsewhere |> Seq.filter (fun config -> Records.standing out config <> Finished)
 
         match List.ofSeq failures, Seq.length left with
-        | [], 0 -> streams.Out.WriteLine $"{chosen.Length} of {all.Length} runs of {file}: finished, in {out}"
-        | [ message ], _ when chosen.Length = 1 -> raise (RunFailed message)
+        | [], 0 -> None
+        | [ message ], _ when chosen.Length = 1 -> Some message
         | failures, busy ->
             let failed =
                 if failures.IsEmpty then
@@ -1313,7 +1309,40 @@ module Verbs =
                     $"{busy} of {chosen.Length} runs are left to other processes, which are at work on them; "
 
             let status = Shell.line [ "patchup"; "sweep"; "status"; file; "--out"; out ]
-            raise (RunFailed $"{failed}{left}'{status}' says which and why.")
+            Some $"{failed}{left}'{status}' says which and why."
+
+    let private sweepRun (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<SweepRunArguments> "sweep run" argv
+        let file = results.GetResult SweepRunArguments.File
+        let out = outOf (results.TryGetResult SweepRunArguments.Out)
+        let jobs = results.TryGetResult SweepRunArguments.Jobs
+        checkJobs jobs
+        let all = Sweep.read file
+
+        let chosen =
+            match results.TryGetResult SweepRunArguments.Index with
+            | None -> all
+            | Some index when index >= 0 && index < all.Length -> [ all[index] ]
+            | Some index -> Errors.user $"index {index}: the runs of {file} are 0 .. {all.Length - 1}."
+
+        for run in chosen do
+            Device.choose run.Config.Device |> ignore
+
+        match resolved streams chosen |> doRuns streams out jobs file with
+        | None -> streams.Out.WriteLine $"{chosen.Length} of {all.Length} runs of {file}: finished, in {out}"
+        | Some why -> raise (RunFailed why)
+
+    /// Settings as options give them, NAME=VALUE, where a value is JSON or a plain word.
+    let private settings (verb: string) (option: string) read (all: string list) : JsonObject =
+        let parts = JsonObject()
+
+        for text in all do
+            match text.Split('=', 2) with
+            | [| name; value |] when not (parts.ContainsKey name) -> parts.Add(name, read value)
+            | [| name; _ |] -> Errors.user $"{verb}: {option} names {name} twice; name it once."
+            | _ -> Errors.user $"{verb}: {option} {text}: it is NAME=VALUE, such as epochs=6."
+
+        parts
 
     let private sweepNew (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<SweepNewArguments> "sweep new" argv
@@ -1324,16 +1353,8 @@ module Verbs =
 
         let folder = Path.GetDirectoryName(Path.GetFullPath file)
 
-        // NAME=VALUE, as JSON says it or a plain word.
         let settings read (option: string) (all: string list) : JsonNode option =
-            let parts = JsonObject()
-
-            for text in all do
-                match text.Split('=', 2) with
-                | [| name; value |] when not (parts.ContainsKey name) -> parts.Add(name, read value)
-                | [| name; _ |] -> Errors.user $"sweep new: {option} names {name} twice; name it once."
-                | _ -> Errors.user $"sweep new: {option} {text}: it is NAME=VALUE, such as epochs=6."
-
+            let parts = settings "sweep new" option read all
             if parts.Count = 0 then None else Some parts
 
         let texts (all: string list) : JsonNode =
@@ -1434,6 +1455,137 @@ module Verbs =
             let known = String.concat ", " names
             Errors.user $"sweep: an action is needed: {known}; 'patchup sweep --help' explains them."
 
+    // ---- studies ----
+
+    let private listStudies (streams: Streams) (isJson: bool) =
+        let listed = Study.all |> List.map Study.listed
+
+        streams.Out.WriteLine(
+            if isJson then
+                Json.show listed
+            else
+                [ for study in listed ->
+                      [ study.Name
+                        study.Place
+                        string study.Runs
+                        string study.PaperRuns
+                        study.About ] ]
+                |> Tables.aligned [ "study"; "of the paper"; "runs"; "paper's scale"; "about" ]
+        )
+
+    /// The runs of a study, with the names and fingerprints of their images, which at the paper's scale must be its own.
+    let private studied (streams: Streams) (study: Study) (scale: StudyScale) (runs: Planned list) : Planned list =
+        for run in runs do
+            Device.choose run.Config.Device |> ignore
+
+        if scale = StudyScale.Paper then
+            let _, corpus = load (plainly streams 1) runs.Head.Images runs.Head.Config
+
+            try
+                checkPreset "Name that data set with --data." (DataPreset.find study.Data) corpus
+            finally
+                Corpus.dispose corpus
+
+        resolved streams runs
+
+    let private doStudy (streams: Streams) (results: ParseResults<StudyArguments>) (study: Study) =
+        let scale =
+            let name = results.GetResult(StudyArguments.Scale, fst Study.scales.Head)
+            ConfigFile.checkName "study" "a scale" (List.map fst Study.scales) name
+            Study.scales |> List.find (fun (known, _) -> known = name) |> snd
+
+        let data = results.TryGetResult StudyArguments.Data |> Option.map Path.GetFullPath
+
+        if scale = StudyScale.Paper && data.IsNone then
+            Errors.user
+                $"study {study.Name}: at the paper's scale it is of {study.Data}, which 'patchup data fetch {study.Data}' downloads; name its folder \
+                  with --data."
+
+        let seeds = results.GetResult(StudyArguments.Seeds, Study.seeds scale study)
+
+        if seeds < 1 || seeds > 1000 then
+            Errors.user $"seeds {seeds}: it must lie in 1 .. 1000."
+
+        let jobs =
+            match study.View, results.TryGetResult StudyArguments.Jobs with
+            | StudyView.Times, Some jobs when jobs <> 1 ->
+                Errors.user $"jobs {jobs}: {study.Name} measures times, one run at a time; leave out --jobs."
+            | StudyView.Times, _ -> Some 1
+            | _, jobs -> jobs
+
+        checkJobs jobs
+
+        let basis =
+            results.GetResults StudyArguments.Base |> settings "study" "--base" Sweep.ofWord
+
+        let sweepAt (path: string option) =
+            Study.sweep scale path seeds basis study
+
+        let runs = Sweep.ofText $"study {study.Name}" (Json.show (sweepAt data))
+
+        let write (file: string) =
+            let folder = Path.GetDirectoryName(Path.GetFullPath file)
+
+            data
+            |> Option.map (fun path -> Path.GetRelativePath(folder, path))
+            |> sweepAt
+            |> Json.write file
+
+        match results.TryGetResult StudyArguments.Sweep with
+        | Some file ->
+            if File.Exists file || Directory.Exists file then
+                Errors.user $"{file}: it is there already; choose another name, or remove it."
+
+            write file
+            streams.Out.WriteLine $"{file}: {runs.Length} runs"
+        | None ->
+            let runs = studied streams study scale runs
+
+            let out =
+                results.TryGetResult StudyArguments.Out
+                |> Option.defaultValue (Path.Combine(TrainingArguments.DefaultOut, "study", study.Name))
+
+            let at (name: string) =
+                Path.Combine(Records.prepare out "", name)
+
+            let file = at "sweep.json"
+            write file
+            let unfinished = doRuns streams out jobs file runs
+
+            let result =
+                Study.ofRuns
+                    study
+                    [ for run in runs ->
+                          run.Config,
+                          Records.tryFind ignore out run.Config
+                          |> Option.map (fun record -> record, Records.timing out run.Config) ]
+
+            Errors.writing (at "study.md") (fun stream ->
+                stream.Write(Text.Encoding.UTF8.GetBytes(Study.markdown study result + "\n")))
+
+            Json.write (at "study.json") result
+
+            if results.Contains StudyArguments.Json then
+                streams.Out.WriteLine(Json.show result)
+            else
+                streams.Out.WriteLine(Study.text study result)
+                streams.Out.WriteLine $"\nwritten to {out}: study.md, study.json, sweep.json, and the runs' files"
+
+            unfinished |> Option.iter (RunFailed >> raise)
+
+    let private study (streams: Streams) (argv: string[]) =
+        let results = Arguments.parse<StudyArguments> "study" argv
+
+        match results.TryGetResult StudyArguments.Name with
+        | Some name -> doStudy streams results (Study.find name)
+        | None ->
+            match
+                results.GetAllResults()
+                |> List.filter (fun result -> result <> StudyArguments.Json)
+            with
+            | [] -> listStudies streams (results.Contains StudyArguments.Json)
+            | _ -> Errors.user "study: a name is needed; 'patchup study' lists them."
+
     // ---- the paper's tables ----
 
     let private paperTables (streams: Streams) (argv: string[]) =
@@ -1476,4 +1628,5 @@ module Verbs =
           "tables", "the paper's tables from the records of a results folder", paperTables
           "predict", "the classes that a trained network finds likeliest for images", computing predict
           "compare", "train networks with several methods and seeds, and compare their test errors", computing compare
-          "sweep", "run many trainings that a file names, here or on a cluster", computing sweep ]
+          "sweep", "run many trainings that a file names, here or on a cluster", computing sweep
+          "study", "the paper's ablations: what each trains, and its table", computing study ]

@@ -43,6 +43,16 @@ module Tables =
             String.Join("  ", List.map2 (fun (cell: string) width -> cell.PadRight width) cells widths).TrimEnd())
         |> String.concat "\n"
 
+    /// The same for Markdown.
+    let ruled (header: string list) (rows: string list list) : string =
+        let line (cells: string list) =
+            "| "
+            + String.Join(" | ", cells |> List.map (fun cell -> cell.Replace("|", "\\|")))
+            + " |"
+
+        line header :: line (header |> List.map (fun _ -> "---")) :: List.map line rows
+        |> String.concat "\n"
+
     let private listed (values: 'a list) =
         values |> List.distinct |> List.map string |> String.concat ", "
 
@@ -78,7 +88,8 @@ module Tables =
               $"weights averaged with the decay {config.EmaDecay}" ]
         |> String.concat ", "
 
-    let private notes (records: Record list) =
+    /// What was trained, and how the numbers are to be read; from at least one record.
+    let notes (records: Record list) : string list =
         let config = records.Head.Config
         let held = 100.0 * config.ValidationShare
         let seeds = records |> List.map _.Config.Seed |> listed
@@ -180,21 +191,13 @@ module Tables =
 
     /// For a README.
     let markdown (comparison: Comparison) : string =
-        let line cells =
-            "| "
-            + String.Join(" | ", cells |> List.map (fun (cell: string) -> cell.Replace("|", "\\|")))
-            + " |"
-
         let header = header comparison @ [ "notation"; "loss" ]
 
         let rows =
             comparison.Rows
             |> List.map (fun row -> $"`{row.Method}`" :: (cells row).Tail @ [ $"`{row.Notation}`"; row.Loss ])
 
-        let table =
-            line header :: line (header |> List.map (fun _ -> "---")) :: List.map line rows
-
-        String.concat "\n\n" (String.concat "\n" table :: comparison.Notes)
+        String.concat "\n\n" (ruled header rows :: comparison.Notes)
 
     /// A line of numbers for each method, unrounded; a number that there is not is left empty.
     let csv (comparison: Comparison) : string =

@@ -140,6 +140,17 @@ module Records =
                 warn $"{path}: not a sound record of its run; the run is done again."
                 None
 
+    /// How long a finished run took; None where no sound file says it.
+    let timing (out: string) (config: Config) : Timing option =
+        let path = timingPath out config
+
+        if File.Exists path then
+            Errors.reading path (fun () -> File.ReadAllText path)
+            |> Json.tryRead<Timing>
+            |> Option.filter (fun timing -> not (isNull (box timing) || isNull (box timing.EpochSeconds)))
+        else
+            None
+
     /// Writes why a run failed.
     let fail (out: string) (config: Config) (message: string) : unit =
         prepare out "failures" |> ignore

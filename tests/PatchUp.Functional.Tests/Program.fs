@@ -27,6 +27,7 @@ let private suite =
           CorruptionTests.tests
           EngineTests.tests
           SweepTests.tests
+          StudyTests.tests
           DocsTests.tests
           DeviceTests.tests ]
 

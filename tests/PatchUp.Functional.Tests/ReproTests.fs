@@ -752,7 +752,7 @@ let private refusals =
             for arguments, expected in
                 [ [], "a verb is needed: methods"
                   [ "trian" ],
-                  "the verbs are methods, models, describe, laws, verify, draw, gallery, data, train, evaluate, tables, predict, compare, sweep"
+                  "the verbs are methods, models, describe, laws, verify, draw, gallery, data, train, evaluate, tables, predict, compare, sweep, study"
                   [ "methods"; "--jsn" ], "the options are --json"
                   [ "train"; "--foo" ], "--learning-rate"
                   [ "describe" ], "<method>"
