@@ -191,14 +191,15 @@ type PredictArguments =
 
 /// `patchup tables`
 type TablesArguments =
-    | [<MainCommand; ExactlyOnce>] Results of folder: string
-    | [<CustomCommandLine "--out">] Out of folder: string
+    | [<MainCommand; ExactlyOnce>] Results of folder: string list
+    | [<Unique>] Out of folder: string
 
     interface IArgParserTemplate with
         member this.Usage =
             match this with
-            | Results _ -> "a results folder, with records/ and evaluations/."
-            | Out _ -> "the folder for the tables as Markdown, CSV and LaTeX (default: tables/ in the results folder)."
+            | Results _ -> "results folders, with records/ or evaluations/; their runs come into the same tables."
+            | Out _ ->
+                "the folder for the tables as Markdown, CSV and LaTeX, and for pictures (default: tables/ in the first results folder)."
 
 /// `patchup evaluate`
 type EvaluateArguments =

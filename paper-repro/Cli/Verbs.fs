@@ -1590,14 +1590,14 @@ module Verbs =
 
     let private paperTables (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<TablesArguments> "tables" argv
-        let folder = results.GetResult TablesArguments.Results
+        let folders = results.GetResult TablesArguments.Results
 
         let out =
             results.TryGetResult TablesArguments.Out
-            |> Option.defaultValue (Path.Combine(folder, "tables"))
+            |> Option.defaultValue (Path.Combine(folders.Head, "tables"))
 
         let found, missing =
-            PaperTables.read (fun message -> streams.Err.WriteLine $"patchup: warning: {message}") folder
+            PaperTables.read (fun message -> streams.Err.WriteLine $"patchup: warning: {message}") folders
             |> PaperTables.ofFound
 
         PaperTables.write (Records.prepare out "") found
@@ -1625,7 +1625,7 @@ module Verbs =
           "data", "fetch and check data sets", data
           "train", "train a network with a method", computing train
           "evaluate", "measure trained networks: errors, calibration, activations, geometry", computing evaluate
-          "tables", "the paper's tables from the records of a results folder", paperTables
+          "tables", "the paper's tables and figures from the records of results folders", paperTables
           "predict", "the classes that a trained network finds likeliest for images", computing predict
           "compare", "train networks with several methods and seeds, and compare their test errors", computing compare
           "sweep", "run many trainings that a file names, here or on a cluster", computing sweep

@@ -45,14 +45,14 @@ module Charts =
         |> List.map ((*) power)
         |> List.find (fun size -> span / size <= 6.0 + 1e-9)
 
-    /// The upright axis from 0 to `top` at the left of a field, with lines across it; gives where a value lies.
-    let private scale (canvas: SKCanvas) (field: SKRect) (top: float) : float -> float32 =
+    /// The upright axis from `bottom` to `top` at the left of a field, with lines across it; gives where a value lies.
+    let private scale (canvas: SKCanvas) (field: SKRect) (bottom: float) (top: float) : float -> float32 =
         let place value =
-            field.Bottom - float32 (value / top) * field.Height
+            field.Bottom - float32 ((value - bottom) / (top - bottom)) * field.Height
 
-        let step = step top
+        let step = step (top - bottom)
 
-        for i in 0 .. int (top / step + 1e-9) do
+        for i in int (Math.Ceiling(bottom / step - 1e-9)) .. int (top / step + 1e-9) do
             let value = float i * step
             line canvas faint 1.0f field.Left (place value) field.Right (place value)
 
@@ -85,7 +85,7 @@ module Charts =
                 42.0f
                 $"accuracy by confidence; calibration error {ece result.EqualWidth}, with equal bins {ece result.EqualMass}"
 
-            let place = scale canvas upper 1.0
+            let place = scale canvas upper 0.0 1.0
 
             let across value =
                 upper.Left + float32 value * upper.Width
@@ -110,7 +110,7 @@ module Charts =
             let share (bin: ReliabilityBin) = float bin.Count / float result.Images
 
             let place =
-                scale canvas lower (result.EqualWidth.Bins |> List.map share |> List.max |> max 0.01)
+                scale canvas lower 0.0 (result.EqualWidth.Bins |> List.map share |> List.max |> max 0.01)
 
             for bin in result.EqualWidth.Bins do
                 canvas.DrawRect(
@@ -161,7 +161,7 @@ module Charts =
                 $"angle(own, mix) + angle(partner, mix) - angle(own, partner) in radians, of {result.Images} images at {result.Site} ({result.Features})"
 
             let most = result.Methods |> List.map _.Slack.Most |> List.max
-            let place = scale canvas field (max most 1e-3 * 1.05)
+            let place = scale canvas field 0.0 (max most 1e-3 * 1.05)
 
             for i, found in List.indexed result.Methods do
                 let middle = field.Left + column * (float32 i + 0.5f)
@@ -185,3 +185,132 @@ module Charts =
                 text canvas SKTextAlign.Center middle (field.Bottom + 20.0f) found.Method
 
             text canvas SKTextAlign.Left field.Left (field.Bottom + 44.0f) "orange: pairs of one class")
+
+    /// Colours that are told apart: Okabe and Ito's, and four more; dashes where there are more methods than colours.
+    let private pens: (SKColor * float32[]) list =
+        [ for dashes in [ [||]; [| 6.0f; 4.0f |]; [| 2.0f; 3.0f |] ] do
+              for red, green, blue in
+                  [ 0, 0, 0
+                    230, 159, 0
+                    86, 180, 233
+                    0, 158, 115
+                    204, 121, 167
+                    0, 114, 178
+                    213, 94, 0
+                    150, 150, 150
+                    120, 50, 160
+                    130, 80, 40
+                    160, 190, 30
+                    240, 220, 60 ] do
+                  SKColor(byte red, byte green, byte blue), dashes ]
+
+    /// Methods in columns, as groups of bars or, where the columns have an order, as lines; one standard deviation up and down where there is one. A
+    /// mean that there is not is left out. Bars start from 0; lines that stay far from it do not. What the columns are stands below them.
+    let methods
+        (isOrdered: bool)
+        (title: string)
+        (axis: string)
+        (columns: string list)
+        (rows: (string * Spread option list) list)
+        (path: string)
+        : unit =
+        let bar = 9.0f
+        let group = max 90.0f (bar * float32 rows.Length + 24.0f)
+        let left, top, height = 70.0f, 50.0f, 340.0f
+
+        let field = SKRect(left, top, left + group * float32 columns.Length, top + height)
+
+        let legend = field.Bottom + (if isOrdered then 70.0f else 120.0f)
+        let entry = 20.0f
+
+        let width =
+            use paint = Picture.ink 13.0f black
+
+            [ float32 field.Right + 20.0f
+              paint.MeasureText title + 32.0f
+              for label, _ in rows do
+                  left + paint.MeasureText label + 60.0f ]
+            |> List.max
+
+        write path (int width) (int (legend + entry * float32 rows.Length)) (fun canvas ->
+            text canvas SKTextAlign.Left 16.0f 24.0f title
+
+            let low (found: Spread) =
+                max 0.0 (found.Mean - Option.defaultValue 0.0 found.Deviation)
+
+            let high (found: Spread) =
+                found.Mean + Option.defaultValue 0.0 found.Deviation
+
+            let all = rows |> List.collect (snd >> List.choose id)
+            let most = all |> List.map high |> List.max |> max 1e-6
+            let least = all |> List.map low |> List.min
+
+            let room =
+                0.05
+                * (if isOrdered && least > most / 2.0 then
+                       most - least |> max (most / 20.0)
+                   else
+                       most)
+
+            let bottom =
+                if isOrdered && least > most / 2.0 then
+                    least - room
+                else
+                    0.0
+
+            let place = scale canvas field bottom (most + room)
+            text canvas SKTextAlign.Center field.MidX (field.Bottom + 44.0f) axis
+
+            for c, name in List.indexed columns do
+                let middle = field.Left + group * (float32 c + 0.5f)
+
+                if isOrdered then
+                    text canvas SKTextAlign.Center middle (field.Bottom + 20.0f) name
+                else
+                    use _ = new SKAutoCanvasRestore(canvas)
+                    canvas.Translate(middle, field.Bottom + 16.0f)
+                    canvas.RotateDegrees -35.0f
+                    text canvas SKTextAlign.Right 0.0f 0.0f name
+
+            for r, (label, found) in List.indexed rows do
+                let colour, dashes = pens[r % pens.Length]
+
+                use pen = stroke 2.0f colour
+
+                if dashes.Length > 0 then
+                    pen.PathEffect <- SKPathEffect.CreateDash(dashes, 0.0f)
+
+                use inside = fill colour
+
+                let points =
+                    [ for c, value in List.indexed found do
+                          match value with
+                          | None -> ()
+                          | Some value ->
+                              let middle = field.Left + group * (float32 c + 0.5f)
+
+                              let x =
+                                  if isOrdered then
+                                      middle
+                                  else
+                                      middle + bar * (float32 r - float32 (rows.Length - 1) / 2.0f)
+
+                              x, value ]
+
+                for x, value in points do
+                    let y = place value.Mean
+
+                    if isOrdered then
+                        canvas.DrawCircle(x, y, 3.5f, inside)
+                    else
+                        canvas.DrawRect(SKRect(x - bar / 2.0f + 0.5f, y, x + bar / 2.0f - 0.5f, field.Bottom), inside)
+
+                    line canvas grey 1.0f x (place (high value)) x (place (low value))
+
+                if isOrdered then
+                    for (x, value), (x', value') in List.pairwise points do
+                        canvas.DrawLine(x, place value.Mean, x', place value'.Mean, pen)
+
+                let y = legend + entry * float32 r
+                canvas.DrawLine(left, y - 4.5f, left + 30.0f, y - 4.5f, pen)
+                text canvas SKTextAlign.Left (left + 38.0f) y label)

@@ -1,10 +1,12 @@
 namespace PatchUp.Repro
 
 open System
+open System.Collections.Generic
 open System.Globalization
 open System.IO
 open System.Text
 open System.Text.Json.Nodes
+open PatchUp.Functional
 
 /// Which of a column's means is the best.
 type Better =
@@ -29,14 +31,30 @@ type PaperRow =
     { Method: string
       Cells: float list list }
 
+/// What a picture of a table shows: bars, or lines where the columns have an order.
+type PaperPicture =
+    {
+        /// What the columns are.
+        Axis: string
+        IsOrdered: bool
+        /// With what stands below each.
+        Columns: (string * PaperColumn) list
+    }
+
 /// A table as the paper has it: one choice of data, network and settings.
 type PaperTable =
     {
         /// Of its files, without their ending.
         Name: string
         Title: string
+        /// Data and network; empty where the columns have several.
+        Where: string
         Columns: PaperColumn list
+        /// Whether the program's columns are one quantity, so that the best is the best cell of them all, not of each column.
+        IsOneScale: bool
         Rows: PaperRow list
+        /// None where the paper has no figure of it.
+        Picture: PaperPicture option
         /// What the numbers hold for.
         Notes: string list
     }
@@ -66,16 +84,24 @@ module PaperTable =
 
     /// The cells as text, of which `bold` marks the best and `plusMinus` stands before the deviation.
     let private texts (bold: string -> string) (plusMinus: string) (table: PaperTable) : string list list =
+        let cells i =
+            table.Rows |> List.map (fun row -> row.Cells[i])
+
         let bests =
-            table.Columns
-            |> List.mapi (fun i column -> table.Rows |> List.map (fun row -> row.Cells[i]) |> best column)
+            if table.IsOneScale then
+                List.indexed table.Columns
+                |> List.collect (fst >> cells)
+                |> best table.Columns.Head
+                |> List.chunkBySize table.Rows.Length
+            else
+                table.Columns |> List.mapi (fun i column -> best column (cells i))
 
         table.Rows
         |> List.mapi (fun r row ->
             List.zip table.Columns row.Cells
             |> List.mapi (fun c (column, values) ->
                 if values.IsEmpty then
-                    "missing"
+                    if column.Source.IsSome then "-" else "missing"
                 else
                     let spread = Statistics.spread values
                     let mean = number column.Digits spread.Mean
@@ -87,6 +113,13 @@ module PaperTable =
 
                     if bests[c][r] then bold text else text))
 
+    /// What it is of.
+    let title (table: PaperTable) : string =
+        if table.Where = "" then
+            table.Title
+        else
+            $"{table.Title}: {table.Where}"
+
     let private heading (column: PaperColumn) =
         match column.Source with
         | Some source -> $"{column.Heading} ({source})"
@@ -94,23 +127,14 @@ module PaperTable =
 
     /// With the title as a heading; the best means are bold.
     let markdown (table: PaperTable) : string =
-        let line (cells: string list) =
-            "| "
-            + String.Join(" | ", cells |> List.map (fun cell -> cell.Replace("|", "\\|")))
-            + " |"
-
         let rows =
             texts (fun text -> $"**{text}**") " ± " table
-            |> List.map2 (fun (row: PaperRow) cells -> line ($"`{row.Method}`" :: cells)) table.Rows
+            |> List.map2 (fun (row: PaperRow) cells -> $"`{row.Method}`" :: cells) table.Rows
 
-        let header = "method" :: List.map heading table.Columns
-
-        String.concat
-            "\n\n"
-            ([ $"## {table.Title}"
-               line header :: line (header |> List.map (fun _ -> "---")) :: rows
-               |> String.concat "\n" ]
-             @ table.Notes)
+        [ $"## {title table}"
+          Tables.ruled ("method" :: List.map heading table.Columns) rows ]
+        @ table.Notes
+        |> String.concat "\n\n"
 
     /// A line for every cell that is not missing: method, column, source, mean, deviation and how many seeds; numbers unrounded.
     let csv (table: PaperTable) : string =
@@ -169,7 +193,7 @@ module PaperTable =
         let columns = String('r', table.Columns.Length)
 
         [ "\\begin{table}"
-          "\\caption{" + escape table.Title + "}"
+          "\\caption{" + escape (title table) + "}"
           "\\begin{tabular}{l" + columns + "}"
           "\\hline"
           line ("method" :: (table.Columns |> List.map (heading >> escape)))
@@ -184,40 +208,63 @@ module PaperTable =
           "\\end{table}" ]
         |> String.concat "\n"
 
-/// The paper's tables from the records of a results folder.
+/// Numbers that others published of the methods.
+type Published =
+    {
+        Data: string
+        /// Whose they are, with network and schedule.
+        Source: string
+        /// error or top-5 error.
+        Quantity: string
+        /// By method, in percent.
+        Values: (string * float) list
+    }
+
+/// The paper's tables from the records of results folders.
 [<RequireQualifiedAccess>]
 module PaperTables =
 
-    /// Numbers that others published: data, what and where, and the methods' errors in percent.
-    let published: (string * string * (string * float) list) list =
-        let openMixup epochs =
-            $"OpenMixup, ResNet-18, {epochs} epochs"
+    /// Numbers that others published.
+    let published: Published list =
+        let openMixup data network numbers =
+            { Data = data
+              Source = $"OpenMixup, {network}"
+              Quantity = "error"
+              Values = List.zip [ "none"; "mixup"; "cutmix"; "manifold-mixup"; "puzzlemix" ] numbers }
 
-        let five numbers =
-            List.zip [ "none"; "mixup"; "cutmix"; "manifold-mixup"; "puzzlemix" ] numbers
+        let cutout data network plain own =
+            { Data = data
+              Source = $"Cutout's authors, {network}"
+              Quantity = "error"
+              Values = [ "none", plain; "cutout", own ] }
 
-        let imageNet =
-            [ "none"
-              "mixup"
-              "cutout"
-              "manifold-mixup"
-              "feature-cutmix"
-              "cutmix"
-              "puzzlemix" ]
+        let imageNet quantity numbers =
+            { Data = "ImageNet"
+              Source = "CutMix's and PuzzleMix's authors, ResNet-50, 300 epochs"
+              Quantity = quantity
+              Values =
+                List.zip
+                    [ "none"
+                      "mixup"
+                      "cutout"
+                      "manifold-mixup"
+                      "feature-cutmix"
+                      "cutmix"
+                      "puzzlemix" ]
+                    numbers }
 
-        [ "CIFAR-10", openMixup 200, five [ 5.13; 4.30; 3.89; 3.96; 3.58 ]
-          "CIFAR-10", openMixup 1200, five [ 4.41; 3.16; 3.44; 2.98; 2.87 ]
-          "CIFAR-10", "Cutout's authors, WRN-28-10", [ "none", 3.87; "cutout", 3.08 ]
-          "CIFAR-10", "Cutout's authors, ResNet-18", [ "none", 4.72; "cutout", 3.99 ]
-          "CIFAR-100", openMixup 200, five [ 23.58; 21.48; 20.55; 20.82; 20.04 ]
-          "CIFAR-100", openMixup 1200, five [ 21.45; 20.76; 21.71; 19.79; 18.90 ]
-          "CIFAR-100", "OpenMixup, WRN-28-8, 400 epochs", five [ 18.37; 17.18; 15.55; 16.76; 14.98 ]
-          "CIFAR-100", "Cutout's authors, WRN-28-10", [ "none", 18.8; "cutout", 18.41 ]
-          "CIFAR-100", "Cutout's authors, ResNet-18", [ "none", 22.46; "cutout", 21.96 ]
-          "Tiny-ImageNet", "OpenMixup, ResNet-18, 400 epochs", five [ 38.32; 36.14; 34.47; 35.85; 34.19 ]
-          "ImageNet",
-          "CutMix's and PuzzleMix's authors, ResNet-50, 300 epochs",
-          List.zip imageNet [ 23.68; 22.58; 22.93; 22.50; 21.80; 21.40; 21.24 ] ]
+        [ openMixup "CIFAR-10" "ResNet-18, 200 epochs" [ 5.13; 4.30; 3.89; 3.96; 3.58 ]
+          openMixup "CIFAR-10" "ResNet-18, 1200 epochs" [ 4.41; 3.16; 3.44; 2.98; 2.87 ]
+          cutout "CIFAR-10" "WRN-28-10" 3.87 3.08
+          cutout "CIFAR-10" "ResNet-18" 4.72 3.99
+          openMixup "CIFAR-100" "ResNet-18, 200 epochs" [ 23.58; 21.48; 20.55; 20.82; 20.04 ]
+          openMixup "CIFAR-100" "ResNet-18, 1200 epochs" [ 21.45; 20.76; 21.71; 19.79; 18.90 ]
+          openMixup "CIFAR-100" "WRN-28-8, 400 epochs" [ 18.37; 17.18; 15.55; 16.76; 14.98 ]
+          cutout "CIFAR-100" "WRN-28-10" 18.8 18.41
+          cutout "CIFAR-100" "ResNet-18" 22.46 21.96
+          openMixup "Tiny-ImageNet" "ResNet-18, 400 epochs" [ 38.32; 36.14; 34.47; 35.85; 34.19 ]
+          imageNet "error" [ 23.68; 22.58; 22.93; 22.50; 21.80; 21.40; 21.24 ]
+          imageNet "top-5 error" [ 7.05; 6.40; 6.66; 6.21; 6.06; 5.92; 5.71 ] ]
 
     let private column heading digits better =
         { Heading = heading
@@ -249,9 +296,10 @@ module PaperTables =
                 [ yield column "untouched, %" 1 Lower, 100.0 - report.Clean.Percent
                   for result in report.Results do
                       for robust in result.Robust do
-                          yield
-                              column $"{result.Attack}, {result.Norm} {short robust.Epsilon}, %%" 1 Lower,
-                              100.0 - robust.Accuracy.Percent ]
+                          if robust.Epsilon > 0.0 || result.Attack = "fgsm" then
+                              yield
+                                  column $"{result.Attack}, {result.Norm} {short robust.Epsilon}, %%" 1 Lower,
+                                  100.0 - robust.Accuracy.Percent ]
             | None -> []
         | "deformed" ->
             match read (): DeformedErrors option with
@@ -265,6 +313,14 @@ module PaperTables =
             | Some result ->
                 [ for each in result.Errors.Corruptions -> column $"{each.Corruption}, sum" 1 Lower, each.Sum ]
                 @ [ column "mean error, %" 1 Lower, result.Errors.MeanError ]
+            | None -> []
+        | "calibration" ->
+            match read (): CalibrationResult option with
+            | Some result ->
+                [ column "calibration error" 4 Lower, result.EqualWidth.Ece
+                  column "calibration error, equal bins" 4 Lower, result.EqualMass.Ece
+                  column "Brier score" 4 Lower, result.Brier
+                  column "NLL" 3 Lower, result.Nll ]
             | None -> []
         | "activations" ->
             match read (): SiteActivations list option with
@@ -304,12 +360,11 @@ module PaperTables =
                   | Some value when not (isNull (box value)) && isSound value -> path, value
                   | _ -> warn $"{path}: damaged, or of another version of this program; it is left out." ]
 
-    /// All records of a folder; `warn` is told of every damaged one. A UserError where there is none at all.
-    let read (warn: string -> unit) (folder: string) : Found =
-        let part (name: string) = Path.Combine(folder, name)
+    let private isConfig (config: Config) =
+        not (isNull (box config) || isNull config.Method)
 
-        let isConfig (config: Config) =
-            not (isNull (box config) || isNull config.Method)
+    let private readOne (warn: string -> unit) (folder: string) : Found =
+        let part (name: string) = Path.Combine(folder, name)
 
         let timings =
             readAll<Timing> warn (fun timing -> not (isNull (box timing.EpochSeconds))) (part "timings")
@@ -326,25 +381,42 @@ module PaperTables =
                     (fun found ->
                         not (isNull found.Suite || isNull found.Result)
                         && found.Config |> Option.forall isConfig
-                        && (found.Suite = "calibration" || not (numbers found).IsEmpty))
+                        && not (numbers found).IsEmpty)
                     (part "evaluations")
                 |> List.map snd }
 
         if found.Records.IsEmpty && found.Evaluations.IsEmpty then
             Errors.user
-                $"{folder}: no records there; name a results folder of 'patchup train', 'compare' or 'sweep run', or evaluate its weights."
+                $"{folder}: no records there; name a results folder of 'patchup train', 'compare', 'study' or 'sweep run', or evaluate its weights."
 
         found
 
+    /// All records of these folders, each run once; `warn` is told of every damaged record, and of runs whose results differ from one folder to another, of
+    /// which the first is taken. A UserError for a folder without any.
+    let read (warn: string -> unit) (folders: string list) : Found =
+        let all = folders |> List.map (readOne warn)
+
+        for config, runs in all |> List.collect _.Records |> List.map fst |> List.groupBy _.Config do
+            if (List.distinct runs).Length > 1 then
+                warn $"{Records.name config}: its results differ from folder to folder; the first folder's are taken."
+
+        { Records =
+            all
+            |> List.collect _.Records
+            |> List.distinctBy (fun (record, _) -> record.Config)
+          Evaluations =
+            all
+            |> List.collect _.Evaluations
+            |> List.distinctBy (fun found -> Json.line { found with Weights = "" }) }
+
     /// Everything of a configuration that two runs of one table share.
     let private settings (config: Config) : string =
-        Json.line
-            { config with
-                Method = ""
-                Notation = ""
-                Loss = ""
-                CleanLoss = 0.0
-                Seed = 0 }
+        let parts = (Json.node config).AsObject()
+
+        for own in [ "method"; "notation"; "loss"; "cleanLoss"; "seed" ] do
+            parts.Remove own |> ignore
+
+        Json.line parts
 
     /// A run's method and numbers by column.
     type private Line =
@@ -357,16 +429,59 @@ module PaperTables =
     /// The published columns of a data set.
     let private known (data: string) =
         published
-        |> List.filter (fun (name, _, _) ->
-            data.StartsWith(name, StringComparison.OrdinalIgnoreCase)
-            && (data.Length = name.Length || not (Char.IsDigit data[name.Length])))
-        |> List.map (fun (_, source, errors) ->
-            { column "published error, %" 2 Neither with
-                Source = Some source },
-            Map.ofList errors)
+        |> List.filter (fun each ->
+            data.StartsWith(each.Data, StringComparison.OrdinalIgnoreCase)
+            && (data.Length = each.Data.Length || not (Char.IsDigit data[each.Data.Length])))
+        |> List.map (fun each ->
+            { column $"published {each.Quantity}, %%" 2 Neither with
+                Source = Some each.Source },
+            Map.ofList each.Values)
+
+    let private network (config: Config option) : string =
+        match config with
+        | Some config ->
+            let width =
+                config.Width
+                |> Option.map (fun width -> $" of width {width}")
+                |> Option.defaultValue ""
+
+            $"{config.Model}{width}"
+        | None -> "weights without a run's record"
+
+    let private averages (configs: Config list) : string =
+        let seeds =
+            configs
+            |> List.map _.Seed
+            |> List.distinct
+            |> List.sort
+            |> List.map string
+            |> String.concat ", "
+
+        $"Mean ± standard deviation over seeds ({seeds}); one seed has no deviation."
+
+    /// As the catalogue has the methods; others behind them, by their names.
+    let private place: string -> int * string =
+        let named =
+            Catalogue.all |> List.mapi (fun i method' -> method'.Name, i) |> Map.ofList
+
+        fun label -> named |> Map.tryFind label |> Option.defaultValue named.Count, label
+
+    let private isNamed (name: string) = fst (place name) < Catalogue.all.Length
+
+    /// What the lines that have this label found for a column.
+    let private cell (lines: Line list) (label: string) (column: PaperColumn) : float list =
+        [ for line in lines do
+              if line.Label = label then
+                  for other, value in line.Values do
+                      if other = column then
+                          value ]
+
+    /// A table's name, one of so many.
+    let private numbered (name: string) (count: int) (i: int) =
+        if count = 1 then name else $"{name}-{i + 1}"
 
     /// A table for each choice of settings.
-    let private tables (name: string) (title: string) (withPublished: bool) (lines: Line list) : PaperTable list =
+    let private tables name title withPublished picture (lines: Line list) : PaperTable list =
         let groups = lines |> List.groupBy _.Setting
 
         groups
@@ -378,49 +493,159 @@ module PaperTables =
                 (lines |> List.map _.Label)
                 @ (extra |> List.collect (snd >> Map.toList >> List.map fst))
                 |> List.distinct
+                |> List.sortBy place
 
-            let which = if groups.Length = 1 then "" else $"-{i + 1}"
-
-            let network =
-                match lines.Head.Config with
-                | Some config ->
-                    let width =
-                        config.Width
-                        |> Option.map (fun width -> $" of width {width}")
-                        |> Option.defaultValue ""
-
-                    $"{config.Model}{width}"
-                | None -> "weights without a run's record"
-
-            let seeds =
-                lines
-                |> List.choose (_.Config >> Option.map _.Seed)
-                |> List.distinct
-                |> List.sort
-                |> List.map string
-                |> String.concat ", "
-
-            { Name = name + which
-              Title = $"{title}: {lines.Head.Data}, {network}"
+            { Name = numbered name groups.Length i
+              Title = title
+              Where = $"{lines.Head.Data}, {network lines.Head.Config}"
               Columns = columns @ List.map fst extra
+              IsOneScale = false
               Rows =
                 [ for label in methods ->
                       { Method = label
                         Cells =
-                          [ for column in columns ->
-                                [ for line in lines do
-                                      if line.Label = label then
-                                          for other, value in line.Values do
-                                              if other = column then
-                                                  value ] ]
+                          List.map (cell lines label) columns
                           @ [ for _, errors in extra -> errors |> Map.tryFind label |> Option.toList ] } ]
+              Picture = picture columns
               Notes =
                 [ match lines.Head.Config with
-                  | Some _ ->
-                      $"Mean ± standard deviation over seeds ({seeds}); one seed has no deviation. Settings: {lines.Head.Setting}"
+                  | Some _ -> $"{averages (lines |> List.choose _.Config)} Settings: {lines.Head.Setting}"
                   | None -> ()
                   if not extra.IsEmpty then
                       "Published numbers are of the whole data set and the networks that they name; they are not to be ranked with these." ] })
+
+    /// The tables of one kind side by side, where there are several: a column of each for every column that is the program's.
+    let private sideBySide (name: string) (title: string) (tables: PaperTable list) : PaperTable list =
+        if tables.Length < 2 then
+            []
+        else
+            let parts =
+                [ for table in tables do
+                      for i, column in List.indexed table.Columns do
+                          if column.Source.IsNone then
+                              { column with
+                                  Heading = $"{table.Where} ({table.Name}): {column.Heading}" },
+                              table,
+                              i ]
+
+            [ { Name = name
+                Title = title
+                Where = ""
+                Columns = [ for column, _, _ in parts -> column ]
+                IsOneScale = false
+                Rows =
+                  [ for label in
+                        tables
+                        |> List.collect (_.Rows >> List.map _.Method)
+                        |> List.distinct
+                        |> List.sortBy place do
+                        let cells =
+                            [ for _, table, i in parts ->
+                                  table.Rows
+                                  |> List.tryFind (fun row -> row.Method = label)
+                                  |> Option.map (fun row -> row.Cells[i])
+                                  |> Option.defaultValue [] ]
+
+                        if cells |> List.exists (List.isEmpty >> not) then
+                            { Method = label; Cells = cells } ]
+                Picture = None
+                Notes = [ "In brackets the table that has a column's settings." ] } ]
+
+    // ---- ablations ----
+
+    let private capital (text: string) =
+        text.Substring(0, 1).ToUpperInvariant() + text.Substring 1
+
+    let private titleOf (study: Study) =
+        $"{capital study.About} ({study.Place})"
+
+    let private validationError (record: Record) =
+        record.History[record.BestEpoch - 1].ValidationError
+
+    /// A study's table for each choice of settings with which at least two of its mixing methods were trained, by whatever command; and the runs that
+    /// are in them.
+    let private ablation (records: Record list) (study: Study) : PaperTable list * Config list =
+        let variants =
+            [ for variant in study.Variants ->
+                  match Catalogue.parse variant.Method with
+                  | Ok regularizer -> variant, Notation.show regularizer
+                  | Error error -> invalidOp $"{variant.Method}: {error}" ]
+
+        let plain = Notation.show Regularizer.identity
+
+        let groups =
+            [ for record in records do
+                  for variant, notation in variants do
+                      if record.Config.Notation = notation then
+                          let config = record.Config
+
+                          let setting =
+                              { config with
+                                  LearningRate = config.LearningRate / variant.Rate
+                                  WeightDecay = config.WeightDecay * variant.Rate }
+
+                          $"{settings setting}, {config.Loss}", (variant, record) ]
+            |> List.groupBy fst
+            |> List.map (fun (setting, found) -> setting, List.map snd found)
+            |> List.filter (fun (_, found) ->
+                found
+                |> List.filter (fun (_, record) -> record.Config.Notation <> plain)
+                |> List.distinctBy fst
+                |> List.length
+                    >
+                    1)
+
+        let table i (setting: string, found: (Variant * Record) list) =
+            let values variant (number: Record -> float) =
+                [ for other, record in found do
+                      if other = variant then
+                          number record ]
+
+            let columns, isOneScale, rows, picture =
+                match study.View with
+                | StudyView.Grid(lines, lineValues, name, values') ->
+                    let columns = [ for value in values' -> column $"{name} {value}" 2 Lower ]
+
+                    columns,
+                    true,
+                    List.zip lineValues (List.chunkBySize values'.Length study.Variants)
+                    |> List.map (fun (value, variants) ->
+                        { Method = (if lines = "" then value else $"{lines} {value}")
+                          Cells = [ for variant in variants -> values variant validationError ] }),
+                    Some
+                        { Axis = name
+                          IsOrdered = true
+                          Columns = List.zip values' columns }
+                | _ ->
+                    [ column "test error, %" 2 Lower
+                      column "test NLL" 3 Lower
+                      column "validation error, %" 2 Lower ],
+                    false,
+                    [ for variant in study.Variants ->
+                          { Method = variant.Label
+                            Cells =
+                              [ values variant _.TestError
+                                values variant _.TestNll
+                                values variant validationError ] } ],
+                    None
+
+            let config = found |> List.map (fun (_, record) -> record.Config) |> List.head
+
+            { Name = numbered study.Name groups.Length i
+              Title = titleOf study
+              Where = $"{config.Data}, {network (Some config)}"
+              Columns = columns
+              IsOneScale = isOneScale
+              Rows = rows
+              Picture = picture
+              Notes =
+                $"{averages [ for _, record in found -> record.Config ]} Validation errors are those of each run's best epoch. Settings: {setting}"
+                :: study.Notes }
+
+        List.mapi table groups,
+        [ for _, found in groups do
+              for _, record in found do
+                  record.Config ]
 
     /// A method's name, with its notation, loss and weight of the clean loss where other runs of that name have others.
     let private label (configs: Config list) : Config -> string =
@@ -436,18 +661,65 @@ module PaperTables =
             else
                 $"{config.Method} ({config.Notation}; {config.Loss}; clean loss {config.CleanLoss})"
 
-    let private suites =
-        [ "clean", "Clean error of evaluated weights (tables 1, 2, 3, 11, 12)"
-          "attacks", "Error under attack (table 5, figure 5)"
-          "deformed", "Error on deformed images (tables 4, 10)"
-          "corrupted", "Error on corrupted images, summed over severities (figure 4)"
-          "activations", "Mean magnitude of activations (figures 7, 14)"
-          "geometry", "Median slack of hidden mixes, in radians (appendix C)" ]
+    /// Lines or bars of the columns whose headings have a beginning and an ending, of what stands between.
+    let private pictured (axis: string) (isOrdered: bool) (first: string) (last: string) (columns: PaperColumn list) =
+        Some
+            { Axis = axis
+              IsOrdered = isOrdered
+              Columns =
+                [ for column in columns do
+                      let heading = column.Heading
+
+                      if heading.StartsWith first && heading.EndsWith last then
+                          heading.Substring(first.Length, heading.Length - first.Length - last.Length), column ] }
+
+    let private noPicture (_: PaperColumn list) : PaperPicture option = None
+
+    let private fgsm = "fgsm, linf "
+
+    let private isFgsm (column: PaperColumn) = column.Heading.StartsWith fgsm
+
+    /// Tables of evaluations: their names and suites, titles, columns and pictures.
+    let private ofSuites
+        : (string * string * string * (PaperColumn -> bool) * (PaperColumn list -> PaperPicture option)) list =
+        let all = fun (_: PaperColumn) -> true
+
+        [ "clean", "clean", "Clean error of evaluated weights (tables 1, 2, 3, 11, 12)", all, noPicture
+          "attacks", "attacks", "Error under attack (table 5)", isFgsm >> not, noPicture
+          "fgsm",
+          "attacks",
+          "Error under FGSM (figure 5)",
+          isFgsm,
+          pictured "eps, L-infinity, in pixel units" true fgsm ", %"
+          "deformed", "deformed", "Error on deformed images (tables 4, 10)", all, noPicture
+          "corrupted",
+          "corrupted",
+          "Error on corrupted images, summed over severities (figure 4)",
+          all,
+          pictured "" false "" ", sum"
+          "calibration", "calibration", "Calibration of evaluated weights", all, noPicture
+          "activations", "activations", "Mean magnitude of activations (figures 7, 14)", all, pictured "" true "" ""
+          "geometry", "geometry", "Median slack of hidden mixes, in radians (appendix C)", all, noPicture ]
 
     /// Every table that has records, and the titles of those that have none.
     let ofFound (found: Found) : PaperTable list * string list =
-        let runs = found.Records |> List.map (fst >> _.Config)
-        let label = label (runs @ (found.Evaluations |> List.choose _.Config))
+        let records = found.Records |> List.map fst
+
+        let label =
+            label ((records |> List.map _.Config) @ (found.Evaluations |> List.choose _.Config))
+
+        let ablations =
+            [ for study in Study.all do
+                  if study.View <> StudyView.Times then
+                      titleOf study, ablation records study ]
+
+        /// Methods without a name, which are only in ablations.
+        let isVariant =
+            let configs = ablations |> List.collect (snd >> snd) |> HashSet
+            fun (config: Config) -> configs.Contains config && not (isNamed config.Method)
+
+        let runs =
+            found.Records |> List.filter (fun (record, _) -> not (isVariant record.Config))
 
         let line (config: Config) values =
             { Setting = settings config
@@ -457,7 +729,7 @@ module PaperTables =
               Values = values }
 
         let clean =
-            found.Records
+            runs
             |> List.map (fun (record, _) ->
                 line
                     record.Config
@@ -465,10 +737,10 @@ module PaperTables =
                       column "test NLL" 3 Lower, record.TestNll ])
 
         let timed =
-            [ for record, timing in found.Records do
-                  match timing with
-                  | Some timing when not timing.EpochSeconds.IsEmpty -> record.Config, List.average timing.EpochSeconds
-                  | _ -> () ]
+            [ for record, timing in runs do
+                  match timing |> Option.bind Records.epochSeconds with
+                  | Some seconds -> record.Config, seconds
+                  | None -> () ]
 
         let time =
             [ for config, seconds in timed do
@@ -486,7 +758,7 @@ module PaperTables =
                         | Some(_, plain) -> column "of none's" 3 Lower, seconds / plain
                         | None -> () ] ]
 
-        let ofSuite suite =
+        let ofSuite suite isOwn =
             [ for each in found.Evaluations do
                   if each.Suite = suite then
                       let own =
@@ -500,23 +772,53 @@ module PaperTables =
                         Data = each.Data
                         Config = each.Config
                         Label = each.Config |> Option.map label |> Option.defaultValue each.Weights
-                        Values = numbers each } ]
+                        Values = numbers each |> List.filter (fst >> isOwn) } ]
 
         let all =
-            [ "trained", "Clean error of trained networks (tables 1, 2, 3, 11, 12)", true, clean
-              for suite, title in suites do
-                  suite, title, false, ofSuite suite
-              "time", "Training time (table 8)", false, time ]
+            [ let name, title =
+                  "trained", "Clean error of trained networks (tables 1, 2, 3, 11, 12)"
 
-        all
-        |> List.collect (fun (name, title, published, lines) -> tables name title published lines),
-        [ for _, title, _, lines in all do
-              if lines.IsEmpty then
+              let found = tables name title true noPicture clean
+              title, found @ sideBySide $"{name}-side-by-side" $"{title}, side by side" found
+
+              for name, suite, title, isOwn, picture in ofSuites do
+                  title, tables name title (suite = "clean") picture (ofSuite suite isOwn)
+
+              for title, (tables, _) in ablations do
+                  title, tables
+
+              let title = "Training time (table 8)"
+              title, tables "time" title false noPicture time ]
+
+        List.collect snd all,
+        [ for title, tables in all do
+              if tables.IsEmpty then
                   title ]
 
-    /// Writes NAME.md, NAME.csv and NAME.tex of every table into a folder that is there.
+    let private draw (table: PaperTable) (picture: PaperPicture) (path: string) : unit =
+        let indices =
+            [ for _, column in picture.Columns -> List.findIndex ((=) column) table.Columns ]
+
+        Charts.methods
+            picture.IsOrdered
+            (PaperTable.title table)
+            picture.Axis
+            (List.map fst picture.Columns)
+            [ for row in table.Rows ->
+                  row.Method,
+                  [ for i in indices ->
+                        match row.Cells[i] with
+                        | [] -> None
+                        | values -> Some(Statistics.spread values) ] ]
+            path
+
+    /// Writes NAME.md, NAME.csv and NAME.tex of every table into a folder that is there, and NAME.png of those that have a picture.
     let write (folder: string) (tables: PaperTable list) : unit =
         for table in tables do
+            let path (ending: string) =
+                Path.Combine(folder, $"{table.Name}.{ending}")
+
             for ending, show in [ "md", PaperTable.markdown; "csv", PaperTable.csv; "tex", PaperTable.latex ] do
-                Errors.writing (Path.Combine(folder, $"{table.Name}.{ending}")) (fun stream ->
-                    stream.Write(Encoding.UTF8.GetBytes(show table + "\n")))
+                Errors.writing (path ending) (fun stream -> stream.Write(Encoding.UTF8.GetBytes(show table + "\n")))
+
+            table.Picture |> Option.iter (fun picture -> draw table picture (path "png"))

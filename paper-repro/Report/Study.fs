@@ -232,7 +232,7 @@ module Study =
           Model = "wrn-28-10"
           Data = "cifar-100"
           Notes =
-            [ "An epoch with its validation, measured on the machine that did the runs, one run at a time; a share is of the first line's time with the \
+            [ "An epoch with its validation, the first left out, measured on the machine that did the runs, one run at a time; a share is of the first line's time with the \
                same seed. It holds for a machine that does nothing else, and for this network and batch: a method costs the less, the more a step does." ] }
 
     /// Every study.
@@ -374,9 +374,8 @@ module Study =
 
         let seconds =
             fun (_, timing: Timing option) ->
-                match study.View, timing with
-                | StudyView.Times, Some timing when not timing.EpochSeconds.IsEmpty ->
-                    Some(List.average timing.EpochSeconds)
+                match study.View with
+                | StudyView.Times -> timing |> Option.bind Records.epochSeconds
                 | _ -> None
 
         let rows =

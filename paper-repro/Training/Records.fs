@@ -151,6 +151,14 @@ module Records =
         else
             None
 
+    /// Seconds an epoch, with its validation: the mean without the first, which starts the program and the library, where there are others. None
+    /// without any.
+    let epochSeconds (timing: Timing) : float option =
+        match timing.EpochSeconds with
+        | [] -> None
+        | [ only ] -> Some only
+        | _ :: others -> Some(List.average others)
+
     /// Writes why a run failed.
     let fail (out: string) (config: Config) (message: string) : unit =
         prepare out "failures" |> ignore

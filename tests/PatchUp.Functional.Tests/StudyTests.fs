@@ -339,7 +339,7 @@ let private timing =
                     Some
                         { Seconds = 99.0
                           ImagesPerSecond = 1.0
-                          EpochSeconds = [ 0.5 * seconds; 1.5 * seconds ] }
+                          EpochSeconds = [ 77.0; 0.5 * seconds; 1.5 * seconds ] }
                 ))
 
         let found = Study.ofRuns study runs

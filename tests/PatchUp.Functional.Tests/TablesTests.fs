@@ -4,6 +4,7 @@ module PatchUp.Tests.TablesTests
 open System.IO
 open Expecto
 open PatchUp.Repro
+open PatchUp.Functional
 open PatchUp.Tests.EngineTests
 open PatchUp.Tests.ReproTests
 
@@ -16,6 +17,9 @@ let private column better =
 let private table =
     { Name = "t"
       Title = "A & B"
+      Where = "C"
+      IsOneScale = false
+      Picture = None
       Columns =
         [ column Lower
           { column Neither with
@@ -54,12 +58,12 @@ let tests =
               (fun () ->
                   Expect.equal
                       (PaperTable.markdown table)
-                      "## A & B\n\n\
+                      "## A & B: C\n\n\
                    | method | error, % | error, % (Someone, 200 epochs) |\n\
                    | --- | --- | --- |\n\
-                   | `a_b` | **2.00 ± 1.41** | missing |\n\
+                   | `a_b` | **2.00 ± 1.41** | - |\n\
                    | `c,\"d\"` | **2.00** | 1.50 |\n\
-                   | `e\\|f` | missing | missing |"
+                   | `e\\|f` | missing | - |"
                       "the table")
 
           testCase "the best may be the lowest, the highest or none" (fun () ->
@@ -82,8 +86,8 @@ let tests =
 
           testCase "LaTeX is escaped" (fun () ->
               let text = PaperTable.latex table
-              Expect.stringContains text "\\caption{A \\& B}" "caption"
-              Expect.stringContains text "a\\_b & \\textbf{2.00 $\\pm$ 1.41} & missing \\\\" "a row"
+              Expect.stringContains text "\\caption{A \\& B: C}" "caption"
+              Expect.stringContains text "a\\_b & \\textbf{2.00 $\\pm$ 1.41} & - \\\\" "a row"
 
               Expect.equal
                   (PaperTable.escape "\\~^<%#")
@@ -99,8 +103,6 @@ let tests =
                         record "none" 0 7 50.0 ]
                   |> PaperTables.ofFound
 
-              Expect.equal (tables |> List.map _.Name) [ "trained-1"; "trained-2" ] "a table for each number of epochs"
-
               let cells name =
                   (tables.Head.Rows |> List.find (fun row -> row.Method = name)).Cells
 
@@ -113,14 +115,135 @@ let tests =
                    |> List.exists (fun column -> column.Source = Some "OpenMixup, WRN-28-8, 400 epochs"))
                   "CIFAR-100"
 
-              Expect.equal missing.Length 7 "the others have no records")
+              Expect.equal
+                  (tables |> List.map _.Name)
+                  [ "trained-1"; "trained-2"; "trained-side-by-side" ]
+                  "a table for each number of epochs, and both"
+
+              let both = List.last tables
+              Expect.equal both.Where "" "of two settings"
+
+              Expect.equal
+                  (both.Rows |> List.map (fun row -> row.Method, row.Cells))
+                  [ "none", [ [ 10.0; 12.0 ]; [ 1.0; 1.0 ]; [ 50.0 ]; [ 1.0 ] ]
+                    "mixup", [ [ 9.0 ]; [ 1.0 ]; []; [] ] ]
+                  "no published ones"
+
+              Expect.stringEnds both.Columns[2].Heading "(trained-2): test error, %" "whose column it is"
+
+              Expect.equal missing.Length 17 "the others have no records")
+
+          testCase "of one scale, the best is the best cell of all columns" (fun () ->
+              let lines isOneScale =
+                  let shown =
+                      { table with
+                          Columns = [ column Lower; column Lower ]
+                          IsOneScale = isOneScale
+                          Rows =
+                              [ { Method = "a"
+                                  Cells = [ [ 2.0 ]; [ 1.0 ] ] }
+                                { Method = "b"
+                                  Cells = [ [ 3.0 ]; [] ] } ] }
+
+                  (PaperTable.markdown shown).Split '\n' |> List.ofArray |> List.skip 4
+
+              let expected first =
+                  [ $"| `a` | {first} | **1.00** |"; "| `b` | 3.00 | missing |" ]
+
+              Expect.equal (lines true) (expected "2.00") "one"
+              Expect.equal (lines false) (expected "**2.00**") "each")
+
+          testCase
+              "runs of an ablation come into its table, whatever trained them, and not into the methods'"
+              (fun () ->
+                  let runs (name: string) rate =
+                      [ for variant in (Study.find name).Variants do
+                            for seed in 0..1 ->
+                                let notation =
+                                    Catalogue.parse variant.Method
+                                    |> Result.map Notation.show
+                                    |> Result.defaultValue ""
+
+                                let made =
+                                    record (if variant.Method = "none" then "none" else notation) seed 6 (float seed)
+
+                                { made with
+                                    Config =
+                                        { made.Config with
+                                            Notation = notation
+                                            LearningRate = rate * variant.Rate
+                                            WeightDecay = 1e-4 / variant.Rate }
+                                    History =
+                                        [ { Epoch = 1
+                                            LearningRate = rate
+                                            TrainLoss = 1.0
+                                            ExpectedAccuracyUnderMixing = 1.0
+                                            ValidationError = 10.0 * rate * variant.Rate + float seed
+                                            ValidationNll = 1.0 } ] } ]
+
+                  let tables, missing =
+                      found (
+                          runs "terms-soft" 0.1
+                          @ runs "terms-soft" 0.4
+                          @ (runs "gamma-hard" 0.1 |> List.skip 2)
+                          // One of its methods is no ablation.
+                          @ List.truncate 4 (runs "manifold-alpha" 0.1 |> List.take 1)
+                      )
+                      |> PaperTables.ofFound
+
+                  let named (name: string) =
+                      tables |> List.filter (fun table -> table.Name.StartsWith name)
+
+                  Expect.equal
+                      (named "terms-soft"
+                       |> List.map (fun table -> table.Rows |> List.map (fun row -> row.Method, row.Cells[2])))
+                      [ for rate in [ 0.1; 0.4 ] ->
+                            [ for label, own in
+                                  [ "none", 1.0
+                                    "L1", 1.0
+                                    "L2", 1.0
+                                    "L1 + L2", 1.0
+                                    "L2 at twice the rate", 2.0 ] ->
+                                  let error = 10.0 * rate * own
+                                  label, [ error; error + 1.0 ] ] ]
+                      "by rate; one term at twice the rate belongs to the sum"
+
+                  match named "gamma-hard" with
+                  | [ grid ] ->
+                      Expect.equal
+                          (grid.Rows |> List.map (fun row -> row.Method, row.Cells.Length))
+                          [ for size in [ 3; 5; 7; 9 ] -> $"block {size}", 4 ]
+                          "the grid"
+
+                      Expect.equal grid.Rows.Head.Cells.Head [] "not trained"
+                      Expect.equal grid.Rows.Head.Cells[1] [ 1.0; 2.0 ] "trained"
+                      Expect.isTrue grid.IsOneScale "one quantity"
+
+                      match grid.Picture with
+                      | Some picture ->
+                          Expect.equal (List.map fst picture.Columns) [ "0.25"; "0.5"; "0.75"; "0.9" ] "gammas"
+                      | None -> failtest "no picture"
+                  | other -> failtest $"{other.Length} grids"
+
+                  Expect.isEmpty (named "manifold-alpha") "one of its methods"
+                  Expect.isTrue (missing |> List.exists _.Contains("figure 13 (a)")) "and that is said"
+
+                  Expect.equal
+                      [ for table in named "trained" do
+                            if table.Where <> "" then
+                                [ for row in table.Rows do
+                                      if not row.Cells.Head.IsEmpty then
+                                          row.Method ] ]
+                      [ [ "none"; "everywhere |> blend (beta 0.5 0.5) |> atAny [0; 1; 2]" ]
+                        [ "none" ] ]
+                      "methods; the variants are in their tables")
 
           testCase "a run's time stands beside that of none with its seed and settings" (fun () ->
               let timing seconds =
                   Some
                       { Seconds = 9.0
                         ImagesPerSecond = 1.0
-                        EpochSeconds = [ seconds; seconds ] }
+                        EpochSeconds = [ 40.0; seconds ] }
 
               let tables, _ =
                   PaperTables.ofFound
@@ -165,6 +288,27 @@ let tests =
                   let printed, err = succeed [ "tables"; out ]
                   Expect.equal err "" "no warnings"
 
+                  // A copy adds nothing, whatever its files are called: the same runs, and the same weights.
+                  let copy = Directory.CreateDirectory(Path.Combine(folder, "copy")).FullName
+
+                  for part in [ "records"; "evaluations" ] do
+                      Directory.CreateDirectory(Path.Combine(copy, part)) |> ignore
+
+                      for path in Directory.GetFiles(Path.Combine(out, part), "*.json") do
+                          let renamed =
+                              File.ReadAllText(path).Replace("\"weights\": \"", "\"weights\": \"copied-")
+
+                          File.WriteAllText(Path.Combine(copy, part, "copied-" + Path.GetFileName path), renamed)
+
+                  let both = Path.Combine(folder, "both")
+                  Expect.equal (fst (succeed [ "tables"; out; copy; "--out"; both ])) printed "once"
+                  Expect.isTrue (File.Exists(Path.Combine(both, "trained.csv"))) "--out"
+
+                  let picture = Path.Combine(out, "tables", "activations.png")
+                  Expect.isGreaterThan (Images.read picture).Height 300 "a picture"
+
+                  Expect.isFalse (File.Exists(Path.Combine(out, "tables", "deformed.png"))) "the paper has none"
+
                   for title in
                       [ "## Clean error of trained networks"
                         "## Clean error of evaluated weights"
@@ -202,7 +346,7 @@ let tests =
                   Expect.equal code 0 err
                   Expect.stringContains err "b.json: damaged, or of another version" "damaged"
                   Expect.stringContains out "| `none` | **10.00** |" "printed"
-                  Expect.stringContains out "No record: Error under attack (table 5, figure 5)." "missing"
+                  Expect.stringContains out "No record: Error under attack (table 5)." "missing"
 
                   for ending in [ "md"; "csv"; "tex" ] do
                       Expect.isTrue (File.Exists(Path.Combine(folder, "tables", $"trained.{ending}"))) ending)) ]
