@@ -420,5 +420,65 @@ let private refusing =
 
             Expect.isFalse (Directory.Exists out) "nothing is written"))
 
+let private everyTable =
+    testCase "every table of the paper, from the records of a small sweep" (fun () ->
+        inFolder (fun folder ->
+            let at (name: string) = Path.Combine(folder, name)
+            let seeds = [ "--seeds"; "1" ]
+
+            for study in Study.all do
+                let name = study.Name
+                succeed ([ "study"; name; "--out"; at name ] @ seeds @ tiny) |> ignore
+
+            // A network of each seed and method of the tables is not needed for a table to be there.
+            let weights =
+                Directory.GetFiles(Path.Combine(at "time", "weights"), "none-*.safetensors")
+
+            succeed ([ "evaluate"; "--images"; "4" ] @ List.ofArray weights) |> ignore
+
+            let printed, err =
+                succeed ([ "tables"; at "time" ] @ [ for study in Study.all -> at study.Name ])
+
+            Expect.equal err "" "no warnings: runs that several studies have are the same"
+            Expect.isFalse (printed.Contains "No record") printed
+
+            for place in
+                [ "tables 1, 2, 3, 11, 12"
+                  "tables 4, 10"
+                  "table 5"
+                  "table 6"
+                  "table 7"
+                  "table 8"
+                  "figure 4"
+                  "figure 5"
+                  "figures 7, 14"
+                  "appendix C"
+                  "figure 13 (a)"
+                  "figure 13 (b)"
+                  "figure 13 (c)"
+                  "figure 13 (d)" ] do
+                Expect.stringContains printed $"({place})" place
+
+            // Of the ablations no cell is missing, and the figures are drawn.
+            for study in Study.all do
+                if study.View <> StudyView.Times then
+                    let table name = Path.Combine(at "time", "tables", name)
+
+                    Expect.isFalse ((File.ReadAllText(table $"{study.Name}.md")).Contains "missing") study.Name
+
+            for figure in [ "corrupted"; "fgsm"; "activations"; "gamma-soft"; "manifold-alpha" ] do
+                Expect.isTrue (File.Exists(Path.Combine(at "time", "tables", $"{figure}.png"))) figure))
+
 let tests =
-    testSequenced (testList "studies" [ expanding; listing; comparing; searching; timing; failing; refusing ])
+    testSequenced (
+        testList
+            "studies"
+            [ expanding
+              listing
+              comparing
+              searching
+              timing
+              failing
+              refusing
+              everyTable ]
+    )

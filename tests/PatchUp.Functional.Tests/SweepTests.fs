@@ -10,7 +10,10 @@ open PatchUp.Repro
 open PatchUp.Functional
 open PatchUp.Tests.ReproTests
 
-let private table2 = Path.Combine(Docs.root, "paper-repro", "sweeps", "table2.json")
+let private ofPaper (table: string) =
+    Path.Combine(Docs.root, "paper-repro", "sweeps", $"{table}.json")
+
+let private table2 = ofPaper "table2"
 
 /// Runs that take well under a second each.
 let private small =
@@ -152,7 +155,41 @@ let private expanding =
                       Expect.equal run.Config (Config.withData preset run.Config) "the published augmentation"
                       int64 run.Config.Epochs * int64 ((preset.Train * 9 / 10 + 99) / 100))
 
-              Expect.stringContains readme $"{Tables.count steps} steps" "what the README counts") ]
+              Expect.stringContains readme $"{Tables.count steps} steps" "what the README counts")
+
+          testCase "the paper's first and third table: networks, epochs, data and methods" (fun () ->
+              let settings (run: Planned) =
+                  let config = run.Config
+                  Expect.equal config.Device "cuda" "for a GPU"
+
+                  let preset = run.Images.Value |> Path.GetFileName |> DataPreset.find
+
+                  Expect.equal config (Config.withData preset config) "the published augmentation"
+                  preset.Name, config.Model, config.Epochs, config.BatchSize, config.Loss, config.Milestones
+
+              let count table =
+                  Sweep.read (ofPaper table) |> List.countBy settings
+
+              Expect.equal
+                  (count "table1")
+                  [ for model in [ "wrn-28-10"; "resnet-101"; "resnet-152" ] ->
+                        ("Tiny-ImageNet-200", model, 400, 100, "bce-on-softmax", [ 0.5; 0.75 ]), 45 ]
+                  "9 methods, 5 seeds"
+
+              Expect.equal
+                  (count "table3")
+                  [ ("ImageNet", "resnet-50", 300, 256, "cross-entropy", [ 0.25; 0.5; 0.75 ]), 9 ]
+                  "9 methods"
+
+              let readme = File.ReadAllText(Path.Combine(Docs.root, "paper-repro", "README.md"))
+              Expect.stringContains readme "135 runs" "what the README says"
+
+              // The published numbers of PatchUp on ImageNet.
+              for block in [ "blocks 7 0.6 paper |> blend (beta 2 2)"; "blocks 7 0.5 paper |> swap" ] do
+                  Expect.hasLength
+                      (Sweep.read (ofPaper "table3") |> List.filter _.Config.Notation.Contains(block))
+                      1
+                      block) ]
 
 let private refusals =
     [ """{"method": ["none"]}""",
