@@ -92,20 +92,12 @@ module Answer =
 
     /// The share of answers of which this holds, in percent, with Wilson's interval.
     let percent (holds: Answer -> bool) (answers: Answer[]) : Estimate =
-        let count = float answers.Length
-        let held = float (answers |> Array.filter holds |> Array.length)
-        let share = held / count
-        let z = 1.959963984540054
-        let spread = 1.0 + z * z / count
-        let centre = (share + z * z / (2.0 * count)) / spread
+        let held = answers |> Array.filter holds |> Array.length
+        let low, high = Statistics.wilson held answers.Length
 
-        let half =
-            z / spread
-            * sqrt (share * (1.0 - share) / count + z * z / (4.0 * count * count))
-
-        { Value = 100.0 * held / count
-          Low = 100.0 * max 0.0 (centre - half)
-          High = 100.0 * min 1.0 (centre + half) }
+        { Value = 100.0 * float held / float answers.Length
+          Low = 100.0 * low
+          High = 100.0 * high }
 
     /// How many times the images are drawn again for an interval.
     let private resamples = 1000

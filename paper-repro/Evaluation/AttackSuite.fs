@@ -169,22 +169,11 @@ module AttackSuite =
 
     /// So many of the images in percent, with Wilson's 95 % interval; of none it is 0 .. 100.
     let share (count: int) (total: int) : ImageShare =
-        let z = 1.959963984540054
-        let n = float total
-        let p = if total = 0 then 0.0 else float count / n
-
-        let low, high =
-            if total = 0 then
-                0.0, 1.0
-            else
-                let spread = 1.0 + z * z / n
-                let centre = (p + z * z / (2.0 * n)) / spread
-                let half = z / spread * sqrt (p * (1.0 - p) / n + z * z / (4.0 * n * n))
-                max 0.0 (centre - half), min 1.0 (centre + half)
+        let low, high = Statistics.wilson count total
 
         { Count = count
           Of = total
-          Percent = 100.0 * p
+          Percent = 100.0 * (if total = 0 then 0.0 else float count / float total)
           Low = 100.0 * low
           High = 100.0 * high }
 

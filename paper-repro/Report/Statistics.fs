@@ -56,3 +56,16 @@ module Statistics =
           HalfWidth =
             spread.Deviation
             |> Option.map (fun deviation -> studentT 0.95 (count - 1) * deviation / sqrt (float count)) }
+
+    /// Wilson's 95 % interval for a share of which so many of so many were seen, within 0 .. 1; of none it is 0 .. 1.
+    let wilson (held: int) (total: int) : float * float =
+        if total = 0 then
+            0.0, 1.0
+        else
+            let z = 1.959963984540054
+            let n = float total
+            let p = float held / n
+            let spread = 1.0 + z * z / n
+            let centre = (p + z * z / (2.0 * n)) / spread
+            let half = z / spread * sqrt (p * (1.0 - p) / n + z * z / (4.0 * n * n))
+            max 0.0 (centre - half), min 1.0 (centre + half)
