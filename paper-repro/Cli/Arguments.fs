@@ -206,6 +206,7 @@ type EvaluateArguments =
     | [<MainCommand; ExactlyOnce>] Files of checkpoint: string list
     | [<Unique>] Suite of name: string
     | [<Unique>] Data of path: string
+    | [<Unique>] Image_Size of pixels: int
     | [<Unique>] Images of count: int
     | [<Unique>] Preset of name: string
     | [<Unique>] Corrupted of path: string
@@ -236,6 +237,8 @@ type EvaluateArguments =
             | Data _ ->
                 "the data set whose test images are taken: an archive or a folder as for train (default: the run's own where that is \
                  the data in the program, and its own test images)."
+            | Image_Size _ ->
+                "the side to which test images are brought that stay in their files, of any sizes, such as 224 (default: the run's own)."
             | Images _ -> "how many of the test images, spread evenly (default: all)."
             | Preset _ ->
                 let names = AttackSuite.presets |> List.map _.Name |> String.concat ", "

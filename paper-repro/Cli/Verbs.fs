@@ -541,6 +541,7 @@ module Verbs =
                     device
                     foreign
                     (results.TryGetResult EvaluateArguments.Data)
+                    (results.TryGetResult EvaluateArguments.Image_Size)
                     (results.TryGetResult EvaluateArguments.Images)
                     path
 
@@ -553,7 +554,7 @@ module Verbs =
                       Report = ignore
                       Attacks = attacks
                       Corrupted = results.TryGetResult Corrupted
-                      Frost = frost (int candidate.Test.Images.shape[2]) (results.TryGetResult Frost)
+                      Frost = frost (fst (ImageSet.size candidate.Test)) (results.TryGetResult Frost)
                       Baseline = baseline }
 
                 let mayRun (suite: Suite) =
@@ -570,7 +571,7 @@ module Verbs =
                       let report line =
                           streams.Err.WriteLine $"{name}: {suite.Name}: {line}"
 
-                      report $"{Split.count candidate.Test} images of {candidate.Data}"
+                      report $"{ImageSet.count candidate.Test} images of {candidate.Data}"
 
                       let found = Evaluation.run { settings with Report = report } suite candidate
 
@@ -704,7 +705,6 @@ module Verbs =
 
             getting.Preset
             |> Option.iter (fun preset -> checkPreset "Leave out --data-preset." preset taken)
-
 
             if config.Fingerprint <> "" && config.Fingerprint <> taken.Fingerprint then
                 let what =

@@ -162,6 +162,27 @@ module ImageSet =
                 decode path files side set.Indices[places[i]] Crop.Centre buffer
                 look buffer)
 
+    /// The images at these places, not augmented, as uint8 `[N,3,H,W]`.
+    let bytes (set: ImageSet) (places: int[]) : torch.Tensor =
+        match set.Pool with
+        | Decoded split ->
+            Scope.run (fun () ->
+                let indices = places |> Array.map (fun place -> int64 set.Indices[place])
+                split.Images.index_select (0L, torch.tensor (indices, dtype = torch.int64)))
+        | Filed(path, files, side, _) ->
+            let area = areaOf side
+
+            let batch =
+                torch.empty ([| int64 places.Length; 3L; int64 side; int64 side |], dtype = torch.uint8)
+
+            let buffer = Array.zeroCreate<byte> area
+
+            for i in 0 .. places.Length - 1 do
+                decode path files side set.Indices[places[i]] Crop.Centre buffer
+                buffer.AsSpan().CopyTo(batch.bytes.Slice(i * area, area))
+
+            batch
+
     /// All images in the set's order, not augmented.
     let inOrder (set: ImageSet) : Feed =
         match set.Pool with
@@ -211,6 +232,12 @@ module ImageSet =
               Close = ignore }
         | Filed _ ->
             feedOf set (Array.skip from order) (fun i -> Crop.Drawn(augmentation.Flip, Key.child (from + i) key))
+
+    /// Frees images in memory, with those of all sets that were selected from the same.
+    let dispose (set: ImageSet) : unit =
+        match set.Pool with
+        | Decoded split -> Split.dispose split
+        | Filed _ -> ()
 
     /// How many images are evaluated at a time: 250, and of images in files as many as have the pixels of 250 of 64 x 64.
     let evaluated (set: ImageSet) : int =
@@ -321,7 +348,5 @@ module Corpus =
 
     /// Frees the images.
     let dispose (corpus: Corpus) : unit =
-        for set in [ corpus.Train; corpus.Test ] do
-            match set.Pool with
-            | Decoded split -> Split.dispose split
-            | Filed _ -> ()
+        ImageSet.dispose corpus.Train
+        ImageSet.dispose corpus.Test

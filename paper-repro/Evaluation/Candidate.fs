@@ -27,14 +27,19 @@ type Candidate =
         /// Of the data set.
         Fingerprint: string
         /// The test images.
-        Test: Split
+        Test: ImageSet
     }
 
 [<RequireQualifiedAccess>]
 module Candidate =
 
-    /// How many images are computed at once.
+    /// How many images are computed at once, at most.
     let private batch = 100
+
+    /// How images in files are read ahead.
+    let private workers =
+        { Threads = Environment.ProcessorCount
+          Prefetch = 16 }
 
     /// The record that `train` and `compare` write beside a weights file: RESULTS/records/NAME.json for RESULTS/weights/NAME.safetensors.
     let private recordOf (path: string) : Record option =
@@ -54,71 +59,69 @@ module Candidate =
             use stream = Errors.openRead path
             Convert.ToHexStringLower(SHA256.HashData stream))
 
-    /// The data set: what is named, else the images in the program, where the run was on these.
-    let private open' (path: string) (data: string option) (record: Record option) : Dataset =
-        match data, record with
-        | Some data, _ -> Dataset.read data
-        | None, Some record ->
-            let embedded = Dataset.embedded ()
+    /// The images: what is named, else those in the program, where the run was on these. They stay in their files where a side is named, and
+    /// where the run's did.
+    let private open' (path: string) (data: string option) (imageSize: int option) (record: Record option) : Corpus =
+        let side = imageSize |> Option.orElse (record |> Option.bind _.Config.ImageSize)
 
-            if record.Config.Fingerprint <> embedded.Fingerprint then
-                Dataset.dispose embedded
-                Errors.user $"{path}: it was trained on {record.Config.Data}; name these data with --data."
+        match data, side with
+        | Some data, Some side -> Corpus.inFiles workers side data
+        | Some data, None -> Dataset.read data |> Corpus.ofDataset
+        | None, _ ->
+            let embedded = Dataset.embedded () |> Corpus.ofDataset
 
-            embedded
-        | None, None -> Dataset.embedded ()
+            try
+                match record with
+                | Some record when record.Config.Fingerprint <> embedded.Fingerprint ->
+                    Errors.user $"{path}: it was trained on {record.Config.Data}; name these data with --data."
+                | _ when side.IsSome ->
+                    Errors.user "an image size is for images in files; name their folder with --data."
+                | _ -> embedded
+            with _ ->
+                Corpus.dispose embedded
+                reraise ()
 
-    /// So many images, as evenly spread over the split as can be: image i of n is the one at i count / n.
-    let spread (images: int) (split: Split) : Split =
-        let count = Split.count split
+    /// So many images, as evenly spread over the set as can be: image i of n is the one at i count / n.
+    let spread (images: int) (set: ImageSet) : ImageSet =
+        let count = ImageSet.count set
 
         if images < 1 || images > count then
             Errors.user $"images {images}: the test set has {count}; ask for 1 .. {count}."
 
-        Split.select [| for i in 0 .. images - 1 -> int (int64 i * int64 count / int64 images) |] split
+        ImageSet.select [| for i in 0 .. images - 1 -> int (int64 i * int64 count / int64 images) |] set
 
     /// Refuses images that the network is not for. Names of classes are compared where the weights have them.
-    let private check (path: string) (classifier: Classifier) (hasNames: bool) (dataset: Dataset) =
-        let size = dataset.Test.Images.shape
+    let private check (path: string) (classifier: Classifier) (hasNames: bool) (corpus: Corpus) =
+        let height, width = ImageSet.size corpus.Test
 
-        if
-            size[2] <> int64 classifier.ImageHeight
-            || size[3] <> int64 classifier.ImageWidth
-        then
+        if (height, width) <> (classifier.ImageHeight, classifier.ImageWidth) then
             Errors.user
-                $"{path}: its images have {classifier.ImageWidth} x {classifier.ImageHeight} pixels and those of {dataset.Name} \
-                  {size[3]} x {size[2]}; name other data with --data."
+                $"{path}: its images have {classifier.ImageWidth} x {classifier.ImageHeight} pixels and those of {corpus.Name} \
+                  {width} x {height}; name other data with --data."
 
-        if classifier.Classes.Length <> dataset.Classes.Length then
+        if classifier.Classes.Length <> corpus.Classes.Length then
             Errors.user
-                $"{path}: it tells {classifier.Classes.Length} classes, and {dataset.Name} has {dataset.Classes.Length}; name other \
+                $"{path}: it tells {classifier.Classes.Length} classes, and {corpus.Name} has {corpus.Classes.Length}; name other \
                   data with --data."
 
         if hasNames then
-            for i, (own, other) in Seq.indexed (Seq.zip classifier.Classes dataset.Classes) do
+            for i, (own, other) in Seq.indexed (Seq.zip classifier.Classes corpus.Classes) do
                 if own <> other then
                     Errors.user
-                        $"{path}: its class {i} is '{own}', and that of {dataset.Name} '{other}'; name other data with --data."
+                        $"{path}: its class {i} is '{own}', and that of {corpus.Name} '{other}'; name other data with --data."
 
     /// The test images of a data set: of the run's own data those that the run was tested on, else all of them; then so many of these,
     /// spread evenly.
-    let private testImages (record: Record option) (images: int option) (dataset: Dataset) : Split =
+    let private testImages (record: Record option) (images: int option) (corpus: Corpus) : ImageSet =
         let own =
             match record with
-            | Some record when
-                record.Config.Fingerprint = dataset.Fingerprint
-                && record.Config.TestPerClass > 0
-                ->
-                Split.firstOfEach record.Config.TestPerClass dataset.Test
-            | _ -> Split.firstOfEach Int32.MaxValue dataset.Test
+            | Some record when record.Config.Fingerprint = corpus.Fingerprint && record.Config.TestPerClass > 0 ->
+                ImageSet.firstOfEach record.Config.TestPerClass corpus.Test
+            | _ -> corpus.Test
 
         match images with
         | None -> own
-        | Some images ->
-            try
-                spread images own
-            finally
-                Split.dispose own
+        | Some images -> spread images own
 
     let private classifierOf (path: string) (foreign: ForeignWeights option) : Classifier * string option * bool =
         match foreign with
@@ -136,15 +139,17 @@ module Candidate =
     /// Frees the network and the images.
     let dispose (candidate: Candidate) : unit =
         Model.dispose candidate.Model
-        Split.dispose candidate.Test
+        ImageSet.dispose candidate.Test
 
     /// Reads a weights file, another program's where `foreign` says of which model, and the test images of `data`, else of the record beside
-    /// the weights, else those in the program; `images` of them, or all. The caller disposes it. A UserError where a file cannot be read, or
+    /// the weights, else those in the program; `images` of them, or all. They stay in their files, and parts of them are resized to squares, where
+    /// `imageSize` says of which side, or the record. The caller disposes it. A UserError where a file cannot be read, or
     /// images and network do not go together.
     let load
         (device: string)
         (foreign: ForeignWeights option)
         (data: string option)
+        (imageSize: int option)
         (images: int option)
         (path: string)
         : Candidate =
@@ -152,10 +157,11 @@ module Candidate =
 
         try
             let record = if foreign.IsSome then None else recordOf path
-            let dataset = open' path data record
+            let corpus = open' path data imageSize record
 
             try
-                check path classifier hasNames dataset
+                ImageSet.dispose corpus.Train
+                check path classifier hasNames corpus
                 Model.toDevice (torch.device device) classifier.Model
                 Model.eval classifier.Model
 
@@ -168,11 +174,12 @@ module Candidate =
                   Classes = classifier.Classes
                   Method = method'
                   Record = record
-                  Data = dataset.Name
-                  Fingerprint = dataset.Fingerprint
-                  Test = testImages record images dataset }
-            finally
-                Dataset.dispose dataset
+                  Data = corpus.Name
+                  Fingerprint = corpus.Fingerprint
+                  Test = testImages record images corpus }
+            with _ ->
+                ImageSet.dispose corpus.Test
+                reraise ()
         with _ ->
             Model.dispose classifier.Model
             reraise ()
@@ -194,18 +201,19 @@ module Candidate =
     let logits (candidate: Candidate) (images: torch.Tensor) : torch.Tensor =
         Scope.run (fun () -> images |> candidate.Model.Normalise |> Model.call candidate.Model)
 
-    /// What `work` makes of each batch of a split's images in [0,1], on the network's device and without gradients; with the images' indices.
-    let batches (candidate: Candidate) (split: Split) (work: int[] -> torch.Tensor -> 'a) : 'a list =
+    /// What `work` makes of each batch of a set's images in [0,1], on the network's device and without gradients; with the images' places.
+    let batches (candidate: Candidate) (set: ImageSet) (work: int[] -> torch.Tensor -> 'a) : 'a list =
         use _ = torch.no_grad ()
 
-        [ for indices in Array.chunkBySize batch [| 0 .. Split.count split - 1 |] ->
-              Scope.value (fun () ->
-                  (Augment.plain split indices).``to``(Model.device candidate.Model)
-                  |> work indices) ]
+        ImageSet.using (ImageSet.inOrder set) (fun feed ->
+            [ for places in Array.chunkBySize (min batch (ImageSet.evaluated set)) [| 0 .. ImageSet.count set - 1 |] ->
+                  Scope.value (fun () -> (feed.Next places.Length).``to``(Model.device candidate.Model) |> work places) ])
 
     /// The network's answers to images that may be others than its test images. RunFailed where a logit is not finite.
-    let answers (candidate: Candidate) (split: Split) : Answer[] =
-        batches candidate split (fun indices images ->
+    let answers (candidate: Candidate) (set: ImageSet) : Answer[] =
+        let labels = ImageSet.labels set
+
+        batches candidate set (fun indices images ->
             let logits =
                 (logits candidate images).cpu().``to``(torch.float64).data<float>().ToArray()
 
@@ -218,7 +226,7 @@ module Candidate =
                                 $"{candidate.Path}: what the network gives for the test image {i} is not finite."
                         )
 
-                    Answer.ofLogits split.Labels[i] row)
+                    Answer.ofLogits labels[i] row)
                 indices)
         |> Array.concat
 
@@ -227,5 +235,6 @@ module Candidate =
         Scope.value (fun () ->
             { Images = images.cpu().contiguous()
               Labels = Array.zeroCreate (int images.shape[0]) }
+            |> ImageSet.ofSplit
             |> answers candidate
             |> Array.map _.Predicted)

@@ -129,8 +129,8 @@ module Evaluation =
                 settings.Key
                 settings.Report
                 { Logits = Candidate.logits candidate
-                  Images = fun indices -> (Augment.plain candidate.Test indices).``to``(Model.device candidate.Model)
-                  Labels = candidate.Test.Labels
+                  Images = fun places -> (ImageSet.plain candidate.Test places).``to``(Model.device candidate.Model)
+                  Labels = ImageSet.labels candidate.Test
                   Std = Candidate.std candidate }
 
         let error (accuracy: ImageShare) = number 1 (100.0 - accuracy.Percent)
@@ -176,8 +176,8 @@ module Evaluation =
 
         let errors =
             match settings.Corrupted with
-            | Some path -> CorruptedSuite.read classify (Array.ofList candidate.Classes) path
-            | None -> CorruptedSuite.run settings.Frost classify candidate.Test settings.Key
+            | Some path -> CorruptedSuite.read settings.Report classify (Array.ofList candidate.Classes) path
+            | None -> CorruptedSuite.run settings.Report settings.Frost classify candidate.Test settings.Key
 
         let relative =
             settings.Baseline
@@ -271,7 +271,7 @@ module Evaluation =
             |> List.map (fun site -> $"{site.Site} ({site.Features})", number 4 site.MeanMagnitude)
           Text = ""
           Pictures = []
-          Faults = Activations.faults (Split.count candidate.Test) sites }
+          Faults = Activations.faults (ImageSet.count candidate.Test) sites }
 
     // ---- geometry ----
 
@@ -307,14 +307,14 @@ module Evaluation =
     let private always _ _ = None
 
     let private refuseCorrupted (settings: SuiteSettings) (candidate: Candidate) =
-        match candidate.Test.Images.shape[2..] with
+        match ImageSet.size candidate.Test with
         | _ when settings.Corrupted.IsSome -> None
-        | [| height; width |] when height = width && List.contains (int height) Corruption.sides -> None
-        | size ->
-            Some $"the images have {size[1]} x {size[0]} pixels; the corruptions are published for 32 x 32 and 64 x 64."
+        | height, width when height = width && List.contains height Corruption.sides -> None
+        | height, width ->
+            Some $"the images have {width} x {height} pixels; the corruptions are published for 32 x 32 and 64 x 64."
 
     let private refuseGeometry (_: SuiteSettings) (candidate: Candidate) =
-        if Split.count candidate.Test < 2 then
+        if ImageSet.count candidate.Test < 2 then
             Some "two images at least are needed, of which one is mixed with the other."
         else
             None
@@ -387,7 +387,7 @@ module Evaluation =
           Config = candidate.Record |> Option.map _.Config
           Data = candidate.Data
           Fingerprint = candidate.Fingerprint
-          Images = Split.count candidate.Test
+          Images = ImageSet.count candidate.Test
           Seed = seed
           Threads = threads
           Device = device

@@ -145,33 +145,30 @@ module Geometry =
     /// image's features are all zero, or NaN.
     let measure (key: Key) (candidate: Candidate) : GeometryResult =
         let images =
-            Candidate.spread (min batch (Split.count candidate.Test)) candidate.Test
+            Candidate.spread (min batch (ImageSet.count candidate.Test)) candidate.Test
 
-        try
-            let name, _ = candidate.Model.Stages[site - 1]
+        let name, _ = candidate.Model.Stages[site - 1]
 
-            Scope.value (fun () ->
-                use _ = torch.no_grad ()
+        Scope.value (fun () ->
+            use _ = torch.no_grad ()
 
-                let pixels =
-                    (Augment.plain images [| 0 .. Split.count images - 1 |]).``to``(Model.device candidate.Model)
+            let pixels =
+                (ImageSet.plain images [| 0 .. ImageSet.count images - 1 |]).``to``(Model.device candidate.Model)
 
-                let features =
-                    (candidate.Model.Normalise pixels, List.take site candidate.Model.Stages)
-                    ||> List.fold (fun features (_, run) -> run features)
+            let features =
+                (candidate.Model.Normalise pixels, List.take site candidate.Model.Stages)
+                ||> List.fold (fun features (_, run) -> run features)
 
-                let features = features.cpu().``to`` torch.float64
+            let features = features.cpu().``to`` torch.float64
 
-                { Site = name
-                  Features = String.Join("x", features.shape[1..])
-                  Images = Split.count images
-                  Methods =
-                    try
-                        ofFeatures key images.Labels features
-                    with :? ArgumentException as error ->
-                        raise (RunFailed $"{candidate.Path}: at {name}: {error.Message}") })
-        finally
-            Split.dispose images
+            { Site = name
+              Features = String.Join("x", features.shape[1..])
+              Images = ImageSet.count images
+              Methods =
+                try
+                    ofFeatures key (ImageSet.labels images) features
+                with :? ArgumentException as error ->
+                    raise (RunFailed $"{candidate.Path}: at {name}: {error.Message}") })
 
     /// Why the numbers cannot be angles of these methods; empty where they can: the triangle inequality from both sides, and no slack where
     /// mixes lie on the arc between two.

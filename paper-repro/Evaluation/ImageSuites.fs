@@ -83,12 +83,9 @@ module private OnImages =
     /// Of a batch, uint8 `[B,3,H,W]`.
     type Classify = torch.Tensor -> int[]
 
-    let batches (split: Split) : (int * int) list =
-        [ for first in 0..batch .. Split.count split - 1 -> first, min batch (Split.count split - first) ]
-
-    let checkImages (what: string) (split: Split) =
-        if Split.count split = 0 then
-            invalidArg (nameof split) $"There are no images to {what}."
+    let checkImages (what: string) (set: ImageSet) =
+        if ImageSet.count set = 0 then
+            invalidArg (nameof set) $"There are no images to {what}."
 
     /// The sum of |a - b| over the bytes of two tensors of one size.
     let private gap (a: torch.Tensor) (b: torch.Tensor) : int64 =
@@ -107,12 +104,15 @@ module private OnImages =
         (what: string)
         (classify: Classify)
         (change: int -> torch.Tensor -> torch.Tensor)
-        (split: Split)
+        (set: ImageSet)
         : float * float =
-        let one (first: int, count: int) =
+        let labels = ImageSet.labels set
+        let height, width = ImageSet.size set
+
+        let one (places: int[]) =
             Scope.value (fun () ->
-                let clean = split.Images.narrow (0L, int64 first, int64 count)
-                let changed = change first clean
+                let clean = ImageSet.bytes set places
+                let changed = change places[0] clean
 
                 if changed.dtype <> torch.uint8 || changed.shape <> clean.shape then
                     let size (t: torch.Tensor) = String.Join(",", t.shape)
@@ -124,26 +124,30 @@ module private OnImages =
 
                 let predictions = classify changed
 
-                if predictions.Length <> count then
+                if predictions.Length <> places.Length then
                     raise (
-                        RunFailed $"{what}: {count} images were given and {predictions.Length} predictions came back."
+                        RunFailed
+                            $"{what}: {places.Length} images were given and {predictions.Length} predictions came back."
                     )
 
                 let wrong =
-                    Seq.zip predictions (Seq.skip first split.Labels)
-                    |> Seq.sumBy (fun (prediction, label) -> if prediction = label then 0 else 1)
+                    Seq.zip predictions places
+                    |> Seq.sumBy (fun (prediction, place) -> if prediction = labels[place] then 0 else 1)
 
                 wrong, gap clean changed)
 
-        let parts = batches split |> List.map one
-        let values = float (split.Images.numel ())
+        let count = ImageSet.count set
 
-        100.0 * float (List.sumBy fst parts) / float (Split.count split), float (List.sumBy snd parts) / values
+        let parts =
+            [ for places in Array.chunkBySize batch [| 0 .. count - 1 |] -> one places ]
+
+        let values = float (3L * int64 height * int64 width * int64 count)
+        100.0 * float (List.sumBy fst parts) / float count, float (List.sumBy snd parts) / values
 
     /// The error on the images as they are; RunFailed unless `identity`, the change that is none, gives the same images and the same error.
-    let cleanError what (classify: Classify) (identity: int -> torch.Tensor -> torch.Tensor) (split: Split) : float =
-        let clean, _ = error what classify (fun _ images -> images) split
-        let again, change = error what classify identity split
+    let cleanError what (classify: Classify) (identity: int -> torch.Tensor -> torch.Tensor) (set: ImageSet) : float =
+        let clean, _ = error what classify (fun _ images -> images) set
+        let again, change = error what classify identity set
 
         if change <> 0.0 || again <> clean then
             let show (number: float) =
@@ -168,27 +172,27 @@ module DeformedSuite =
         (deform: Key -> int -> Deformation -> torch.Tensor -> torch.Tensor)
         (deformations: Deformation list)
         (classify: torch.Tensor -> int[])
-        (split: Split)
+        (set: ImageSet)
         (key: Key)
         : DeformedErrors =
-        OnImages.checkImages "deform" split
+        OnImages.checkImages "deform" set
 
         let change place deformation first images =
             deform (Key.child place key) first deformation images
 
         let clean =
-            OnImages.cleanError "deformed" classify (change -1 Deformation.identity) split
+            OnImages.cleanError "deformed" classify (change -1 Deformation.identity) set
 
         let errors =
             [ for place, deformation in List.indexed deformations do
                   let error, change =
-                      OnImages.error deformation.Name classify (change place deformation) split
+                      OnImages.error deformation.Name classify (change place deformation) set
 
                   { Deformation = deformation.Name
                     Error = error
                     MeanChange = change } ]
 
-        { Images = Split.count split
+        { Images = ImageSet.count set
           CleanError = clean
           Deformations = errors
           Notes =
@@ -197,10 +201,10 @@ module DeformedSuite =
                       OnImages.unchanged error.Deformation ] }
 
     /// The errors of a classifier on the images deformed as in the paper's tables. `classify` gives the classes of a batch of 200 images at most,
-    /// uint8 `[B,3,H,W]` on the CPU, which it must not keep. Each image's draws depend on the key and on its place in the split. RunFailed where
+    /// uint8 `[B,3,H,W]` on the CPU, which it must not keep. Each image's draws depend on the key and on its place in the set. RunFailed where
     /// a self-check fails: the deformation of strength 0 must change neither image nor error.
-    let run (classify: torch.Tensor -> int[]) (split: Split) (key: Key) : DeformedErrors =
-        runWith Deformation.images Deformation.paper classify split key
+    let run (classify: torch.Tensor -> int[]) (set: ImageSet) (key: Key) : DeformedErrors =
+        runWith Deformation.images Deformation.paper classify set key
 
 /// The suite of corrupted images.
 [<RequireQualifiedAccess>]
@@ -227,27 +231,30 @@ module CorruptedSuite =
     /// `run` with images corrupted by `corrupt`, as `Corruptions.images`: for broken ones, which it must refuse.
     let runWith
         (corrupt: Corruption -> int -> Key -> int -> torch.Tensor -> torch.Tensor)
+        (report: string -> unit)
         (textures: FrostTextures)
         (classify: torch.Tensor -> int[])
-        (split: Split)
+        (set: ImageSet)
         (key: Key)
         : CorruptedErrors =
-        OnImages.checkImages "corrupt" split
+        OnImages.checkImages "corrupt" set
 
-        match split.Images.shape[2..] with
-        | [| height; width |] when height = width && List.contains (int height) Corruption.sides -> ()
-        | size ->
+        match ImageSet.size set with
+        | height, width when height = width && List.contains height Corruption.sides -> ()
+        | height, width ->
             Errors.user
-                $"corrupted: the images have {size[1]} x {size[0]} pixels; the corruptions are published for 32 x 32 and 64 x 64."
+                $"corrupted: the images have {width} x {height} pixels; the corruptions are published for 32 x 32 and 64 x 64."
 
         // All of severity 0, one after the other.
         let none first images =
             (images, Corruption.all)
             ||> List.fold (fun images (_, corruption) -> corrupt corruption 0 key first images)
 
-        let clean = OnImages.cleanError "corrupted" classify none split
+        let clean = OnImages.cleanError "corrupted" classify none set
 
-        let errorsOf (name: string, corruption: Corruption) : CorruptionError =
+        let errorsOf (place: int) (name: string, corruption: Corruption) : CorruptionError =
+            report $"{name}, corruption {place + 1} of {Corruption.all.Length}"
+
             let name =
                 match corruption, textures with
                 | Corruption.Frost, Substitute -> substitute
@@ -255,7 +262,7 @@ module CorruptedSuite =
 
             let errors, changes =
                 [ for severity in 1 .. Corruption.severities ->
-                      OnImages.error $"{name} {severity}" classify (corrupt corruption severity key) split ]
+                      OnImages.error $"{name} {severity}" classify (corrupt corruption severity key) set ]
                 |> List.unzip
 
             { Corruption = name
@@ -265,15 +272,21 @@ module CorruptedSuite =
               MeanChanges = changes }
 
         Corruption.all
-        |> List.map errorsOf
-        |> record "generated" (Split.count split) (Some clean)
+        |> List.mapi errorsOf
+        |> record "generated" (ImageSet.count set) (Some clean)
 
     /// The errors of a classifier on the images, of 32 x 32 or 64 x 64 pixels, corrupted in all fifteen ways and five severities each. `classify`
     /// gives the classes of a batch of 200 images at most, uint8 `[B,3,H,W]` on the CPU, which it must not keep. Each image's draws depend on the
-    /// key and on its place in the split. A UserError for images of another size; RunFailed where a self-check fails: severity 0 must change
+    /// key and on its place in the set. `report` is told in a line which corruption comes next. A UserError for images of another size; RunFailed where a self-check fails: severity 0 must change
     /// neither image nor error.
-    let run (textures: FrostTextures) (classify: torch.Tensor -> int[]) (split: Split) (key: Key) : CorruptedErrors =
-        runWith (Corruptions.images textures) textures classify split key
+    let run
+        (report: string -> unit)
+        (textures: FrostTextures)
+        (classify: torch.Tensor -> int[])
+        (set: ImageSet)
+        (key: Key)
+        : CorruptedErrors =
+        runWith (Corruptions.images textures) report textures classify set key
 
     /// Class indices of the folder's classes among the model's: by name, or by the word before the first space (Tiny-ImageNet's
     /// "WNID name"); as they are where the folder's have numbers for names.
@@ -297,11 +310,17 @@ module CorruptedSuite =
     /// The same on corrupted images that were published, in a folder or an archive as Tiny-ImageNet-C's or CIFAR-10-C's; all that are there.
     /// `classes` names the classifier's classes in the order of their indices. A UserError where there are no such images, or
     /// they have other classes.
-    let read (classify: torch.Tensor -> int[]) (classes: string[]) (path: string) : CorruptedErrors =
+    let read
+        (report: string -> unit)
+        (classify: torch.Tensor -> int[])
+        (classes: string[])
+        (path: string)
+        : CorruptedErrors =
         let look (corrupted: Corrupted) =
             let index = indices path classes corrupted
 
             let part (name: string) severity =
+                report $"{name}, severity {severity}"
                 let split = corrupted.Load name severity
 
                 try
@@ -310,7 +329,7 @@ module CorruptedSuite =
                             Labels = split.Labels |> Array.map (fun label -> index[label]) }
 
                     Split.count split,
-                    OnImages.error $"{name} {severity}" classify (fun _ images -> images) mapped
+                    OnImages.error $"{name} {severity}" classify (fun _ images -> images) (ImageSet.ofSplit mapped)
                     |> fst
                 finally
                     Split.dispose split

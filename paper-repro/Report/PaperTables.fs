@@ -136,19 +136,12 @@ module PaperTable =
         @ table.Notes
         |> String.concat "\n\n"
 
-    /// A line for every cell that is not missing: method, column, source, mean, deviation and how many seeds; numbers unrounded.
+    /// A line for every cell: method, column, source, mean, deviation and how many seeds; numbers unrounded, empty where they are missing.
     let csv (table: PaperTable) : string =
-        let cell (text: string) =
-            if text.IndexOfAny [| ','; '"'; '\n' |] >= 0 then
-                "\"" + text.Replace("\"", "\"\"") + "\""
-            else
-                text
-
         let exact (value: float) =
             value.ToString("R", CultureInfo.InvariantCulture)
 
-        [ [ "method"; "column"; "source"; "mean"; "sd"; "seeds" ]
-          for row in table.Rows do
+        [ for row in table.Rows do
               for column, values in List.zip table.Columns row.Cells do
                   let source = Option.defaultValue "" column.Source
 
@@ -163,8 +156,7 @@ module PaperTable =
                         exact spread.Mean
                         spread.Deviation |> Option.map exact |> Option.defaultValue ""
                         string values.Length ] ]
-        |> List.map (List.map cell >> String.concat ",")
-        |> String.concat "\n"
+        |> Tables.separated [ "method"; "column"; "source"; "mean"; "sd"; "seeds" ]
 
     /// Text as LaTeX prints it.
     let escape (text: string) : string =

@@ -53,6 +53,18 @@ module Tables =
         line header :: line (header |> List.map (fun _ -> "---")) :: List.map line rows
         |> String.concat "\n"
 
+    /// The same as comma-separated values, quoted where they have to be.
+    let separated (header: string list) (rows: string list list) : string =
+        let cell (text: string) =
+            if text.IndexOfAny [| ','; '"'; '\n' |] >= 0 then
+                "\"" + text.Replace("\"", "\"\"") + "\""
+            else
+                text
+
+        header :: rows
+        |> List.map (List.map cell >> String.concat ",")
+        |> String.concat "\n"
+
     let private listed (values: 'a list) =
         values |> List.distinct |> List.map string |> String.concat ", "
 
@@ -201,12 +213,6 @@ module Tables =
 
     /// A line of numbers for each method, unrounded; a number that there is not is left empty.
     let csv (comparison: Comparison) : string =
-        let cell (text: string) =
-            if text.IndexOfAny [| ','; '"'; '\n' |] >= 0 then
-                "\"" + text.Replace("\"", "\"\"") + "\""
-            else
-                text
-
         let number (value: float) =
             value.ToString("R", CultureInfo.InvariantCulture)
 
@@ -242,6 +248,4 @@ module Tables =
                   optional (row.Difference |> Option.map _.Centre)
                   optional (row.Difference |> Option.bind _.HalfWidth) ])
 
-        header :: rows
-        |> List.map (List.map cell >> String.concat ",")
-        |> String.concat "\n"
+        separated header rows

@@ -665,7 +665,7 @@ let private suites =
               most <- max most images.shape[0]
               byMean images
 
-          let errors = DeformedSuite.run classify split seven
+          let errors = DeformedSuite.run classify (ImageSet.ofSplit split) seven
           Expect.equal most 200L "the largest batch"
           Expect.equal (errors.Images, errors.CleanError, errors.Notes) (203, 0.0, []) "images, clean error, notes"
 
@@ -685,13 +685,16 @@ let private suites =
 
           let bright = split.Labels |> Array.filter ((=) 1) |> Array.length
           expectNear 1e-9 dark.Error (100.0 * float bright / 203.0) "the error of darkness"
-          Expect.equal (DeformedSuite.run byMean split seven) errors "again"
+          Expect.equal (DeformedSuite.run byMean (ImageSet.ofSplit split) seven) errors "again"
           Expect.equal (Json.tryRead<DeformedErrors>(Json.show errors)) (Some errors) "JSON")
 
       testCase "corrupted images: errors, sums, the substitute's name, JSON" (fun () ->
           let split = split 6 32
           use _ = split.Images
-          let errors = CorruptedSuite.run Substitute byMean split seven
+
+          let errors =
+              CorruptedSuite.run ignore Substitute byMean (ImageSet.ofSplit split) seven
+
           Expect.equal (errors.Source, errors.Images, errors.CleanError) ("generated", 6, Some 0.0) "head"
 
           let names =
@@ -722,7 +725,12 @@ let private suites =
           use _ = split.Images
 
           let errors =
-              CorruptedSuite.run (Pictures [| plain 40 [ 90uy; 80uy; 70uy ] |]) byMean split seven
+              CorruptedSuite.run
+                  ignore
+                  (Pictures [| plain 40 [ 90uy; 80uy; 70uy ] |])
+                  byMean
+                  (ImageSet.ofSplit split)
+                  seven
 
           Expect.equal (errors.Corruptions |> List.map _.Corruption) (List.map fst Corruption.all) "names"
           Expect.isEmpty errors.Notes "nothing to say")
@@ -779,7 +787,7 @@ let private suites =
                   100.0 * float others / float split.Labels.Length)
               |> Option.get
 
-          let errors = CorruptedSuite.read toFirst model path
+          let errors = CorruptedSuite.read ignore toFirst model path
           Expect.equal errors.CleanError None "no clean error"
           Expect.equal errors.Images 6 "six images"
 
@@ -796,7 +804,7 @@ let private suites =
           Expect.equal (Json.tryRead<CorruptedErrors>(Json.show errors)) (Some errors) "JSON"
 
           DataModelTests.refused [ "tiny-imagenet-c.tar"; classes[0]; "2 classes" ] (fun () ->
-              CorruptedSuite.read toFirst [| "cat"; "dog" |] path |> ignore))
+              CorruptedSuite.read ignore toFirst [| "cat"; "dog" |] path |> ignore))
 
       testCase "published images are read: NumPy files" (fun () ->
           inFolder (fun folder ->
@@ -820,30 +828,33 @@ let private suites =
                          yield! Array.create (3 * 32 * 32) level |]
 
               bytes |> npy "|u1" "10, 32, 32, 3" |> write "fog.npy"
-              let errors = CorruptedSuite.read byMean [| "dark"; "bright" |] folder
+              let errors = CorruptedSuite.read ignore byMean [| "dark"; "bright" |] folder
               Expect.equal (errorsOf errors "fog") [ 0.0; 0.0; 0.0; 0.0; 100.0 ] "errors by severity"
               Expect.equal errors.MeanError 20.0 "their mean"
               Expect.equal errors.Images 2 "images"
 
               DataModelTests.refused [ "'1'"; "1 classes" ] (fun () ->
-                  CorruptedSuite.read byMean [| "a" |] folder |> ignore))
+                  CorruptedSuite.read ignore byMean [| "a" |] folder |> ignore))
 
           inFolder (fun folder ->
               DataModelTests.refused [ folder; "no corrupted images" ] (fun () ->
-                  CorruptedSuite.read byMean [| "a" |] folder |> ignore)))
+                  CorruptedSuite.read ignore byMean [| "a" |] folder |> ignore)))
 
       testCase "images of other sizes, and none, are refused" (fun () ->
           let split = split 2 28
           use _ = split.Images
 
           DataModelTests.refused [ "28 x 28"; "32 x 32 and 64 x 64" ] (fun () ->
-              CorruptedSuite.run Substitute byMean split seven |> ignore)
+              CorruptedSuite.run ignore Substitute byMean (ImageSet.ofSplit split) seven
+              |> ignore)
 
-          Expect.equal (DeformedSuite.run byMean split seven).Images 2 "deformed at any size"
+          Expect.equal (DeformedSuite.run byMean (ImageSet.ofSplit split) seven).Images 2 "deformed at any size"
           use none = split.Images.narrow (0L, 0L, 0L)
           let none = { Images = none; Labels = [||] }
-          expectRefused [ "no images" ] (fun () -> DeformedSuite.run byMean none seven)
-          expectRefused [ "no images" ] (fun () -> CorruptedSuite.run Substitute byMean none seven)) ]
+          expectRefused [ "no images" ] (fun () -> DeformedSuite.run byMean (ImageSet.ofSplit none) seven)
+
+          expectRefused [ "no images" ] (fun () ->
+              CorruptedSuite.run ignore Substitute byMean (ImageSet.ofSplit none) seven)) ]
 
 // ---- mutants ----
 
@@ -1478,13 +1489,16 @@ let private mutants =
 
           let suite corrupt =
               failed [ "corrupted: of strength 0"; "must change nothing" ] (fun () ->
-                  CorruptedSuite.runWith corrupt Substitute byMean split seven |> ignore)
+                  CorruptedSuite.runWith corrupt ignore Substitute byMean (ImageSet.ofSplit split) seven
+                  |> ignore)
 
           suite (fun corruption severity -> Corruptions.images Substitute corruption (max 1 severity))
 
           failed [ "deformed: of strength 0" ] (fun () ->
               let half _ _ _ (images: torch.Tensor) = images.roll (1L, 3L)
-              DeformedSuite.runWith half Deformation.paper byMean split seven |> ignore)
+
+              DeformedSuite.runWith half Deformation.paper byMean (ImageSet.ofSplit split) seven
+              |> ignore)
 
           // A classifier that has state gives another error on the same images.
           let calls = ref 0
@@ -1494,10 +1508,11 @@ let private mutants =
                   calls.Value <- calls.Value + 1
                   byMean images |> Array.map (fun label -> (label + calls.Value) % 2)
 
-              DeformedSuite.run moody split seven |> ignore)
+              DeformedSuite.run moody (ImageSet.ofSplit split) seven |> ignore)
 
           failed [ "3 images were given and 2 predictions" ] (fun () ->
-              DeformedSuite.run (byMean >> Array.skip 1) split seven |> ignore)
+              DeformedSuite.run (byMean >> Array.skip 1) (ImageSet.ofSplit split) seven
+              |> ignore)
 
           failed [ "rotate (-20, 20): images of "; "became "; "3,3,31,32" ] (fun () ->
               let cut key first deformation (images: torch.Tensor) =
@@ -1506,7 +1521,8 @@ let private mutants =
                   else
                       (Deformation.images key first deformation images).narrow(2L, 0L, 31L)
 
-              DeformedSuite.runWith cut Deformation.paper byMean split seven |> ignore)
+              DeformedSuite.runWith cut Deformation.paper byMean (ImageSet.ofSplit split) seven
+              |> ignore)
 
           let idle =
               CorruptedSuite.runWith
@@ -1515,15 +1531,21 @@ let private mutants =
                           images
                       else
                           Corruptions.images Substitute corruption severity key first images)
+                  ignore
                   Substitute
                   byMean
-                  split
+                  (ImageSet.ofSplit split)
                   seven
 
           Expect.contains idle.Notes "pixelate, severity 2: no image changes by it." "an idle corruption is said"
 
           let none =
-              DeformedSuite.runWith (fun _ _ _ images -> images) Deformation.paper byMean split seven
+              DeformedSuite.runWith
+                  (fun _ _ _ images -> images)
+                  Deformation.paper
+                  byMean
+                  (ImageSet.ofSplit split)
+                  seven
 
           Expect.equal none.Notes.Length 8 "idle deformations are said") ]
 

@@ -608,7 +608,7 @@ let private mutantTests =
                     Record = None
                     Data = ""
                     Fingerprint = ""
-                    Test = { Images = images; Labels = [||] } }
+                    Test = ImageSet.ofSplit { Images = images; Labels = [||] } }
 
               let message =
                   try
@@ -859,14 +859,14 @@ let private value (node: JsonNode) (path: string) : float =
 let private magnitudes (candidate: Candidate) : float list =
     Scope.value (fun () ->
         use _ = torch.no_grad ()
-        let indices = [| 0 .. Split.count candidate.Test - 1 |]
+        let places = [| 0 .. ImageSet.count candidate.Test - 1 |]
 
         let stages = candidate.Model.Stages |> List.take (candidate.Model.Stages.Length - 1)
 
         stages
         |> List.scan
             (fun features (_, run) -> run features)
-            (candidate.Model.Normalise(Augment.plain candidate.Test indices))
+            (candidate.Model.Normalise(ImageSet.plain candidate.Test places))
         |> List.tail
         |> List.map (fun features -> features.data<float32>().ToArray() |> Array.averageBy (fun x -> abs (float x))))
 
@@ -1074,7 +1074,7 @@ let private verbTests =
 
                       let record = JsonNode.Parse(json).[0]
                       let dataset = Dataset.embedded ()
-                      let test = Candidate.spread 50 dataset.Test
+                      let test = dataset.Test |> ImageSet.ofSplit |> Candidate.spread 50
                       Model.eval model
 
                       /// By the reference, of images normalised so.
@@ -1082,13 +1082,13 @@ let private verbTests =
                           Scope.value (fun () ->
                               use _ = torch.no_grad ()
 
-                              Augment.plain test [| 0..49 |]
+                              ImageSet.plain test [| 0..49 |]
                               |> normalise
                               |> ModelTests.reference "preact-resnet-18" settings model
                               |> fun logits -> logits.data<float32>().ToArray())
                           |> Array.map float
                           |> Array.chunkBySize 10
-                          |> Array.map2 Answer.ofLogits test.Labels
+                          |> Array.map2 Answer.ofLogits (ImageSet.labels test)
 
                       let expected = answers model.Normalise
                       let nll (answers: Answer[]) = answers |> Array.averageBy _.Nll
@@ -1104,7 +1104,6 @@ let private verbTests =
                       Expect.isGreaterThan (abs (nll expected - nll (answers id))) 1e-2 "numbers that tell"
                       Expect.isNull record["method"] "the file does not say"
                       Expect.isTrue (File.Exists(Path.Combine(folder, "torch.clean.json"))) "beside the weights"
-                      Split.dispose test
                       Dataset.dispose dataset)))
 
           testCase "activations are the mean magnitude over every image, and broken ones are found" (fun () ->
@@ -1113,13 +1112,14 @@ let private verbTests =
 
                   // 130 images are a whole batch and a part of one.
                   let candidate =
-                      Candidate.load "cpu" None None None weights
+                      Candidate.load "cpu" None None None None weights
                       |> fun own ->
-                          Split.dispose own.Test
+                          ImageSet.dispose own.Test
                           let all = Dataset.embedded ()
-                          let test = Candidate.spread 130 all.Test
-                          Dataset.dispose all
-                          { own with Test = test }
+                          Split.dispose all.Train
+
+                          { own with
+                              Test = all.Test |> ImageSet.ofSplit |> Candidate.spread 130 }
 
                   using candidate (fun candidate ->
                       let sites = Activations.measure candidate

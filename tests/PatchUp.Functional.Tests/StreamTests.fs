@@ -435,7 +435,130 @@ let private recordOf (out: string) : Record =
 let private program =
     testList
         "training on images in files"
-        [ test "results do not depend on workers, and say what was trained on" {
+        [ test "bytes and numbers of the same places are the same images" {
+              inFolder (fun folder ->
+                  let data = Path.Combine(folder, "data")
+                  put data (pictures "val" 3)
+
+                  let filed = (Corpus.inFiles { Threads = 1; Prefetch = 1 } 16 data).Test
+
+                  let decoded =
+                      ImageSet.ofSplit
+                          { Images = ImageSet.bytes filed [| 0..7 |]
+                            Labels = ImageSet.labels filed }
+
+                  let values (images: torch.Tensor) =
+                      use images = images.``to`` torch.float32
+                      images.data<float32>().ToArray()
+
+                  for set in [ filed; decoded ] do
+                      let chosen = ImageSet.select [| 6; 1; 3 |] set
+
+                      Scope.value (fun () ->
+                          let bytes = ImageSet.bytes chosen [| 2; 0 |]
+                          Expect.equal bytes.dtype torch.uint8 "bytes"
+                          Expect.equal bytes.shape [| 2L; 3L; 16L; 16L |] "shape"
+
+                          Expect.equal
+                              (values bytes |> Array.map (fun value -> value / 255.0f))
+                              (values (ImageSet.plain set [| 3; 6 |]))
+                              "the same images")
+
+                  ImageSet.dispose decoded)
+          }
+
+          test "what was trained on images in files is evaluated on them" {
+              inFolder (fun folder ->
+                  let data = Path.Combine(folder, "data")
+                  put data (pictures "val" 9)
+                  let out = Path.Combine(folder, "out")
+
+                  succeed ([ "train"; "--data"; data; "--image-size"; "32"; "--out"; out ] @ tiny)
+                  |> ignore
+
+                  let weights = Directory.GetFiles(Path.Combine(out, "weights"))[0]
+                  let evaluations = Path.Combine(out, "evaluations")
+
+                  let evaluate options =
+                      succeed ([ "evaluate"; weights; "--data"; data ] @ options) |> snd
+
+                  let evaluated (into: string) suite : Evaluation =
+                      Path.GetFileNameWithoutExtension weights + $".{suite}.json"
+                      |> fun name -> File.ReadAllText(Path.Combine(into, name))
+                      |> Json.tryRead
+                      |> Option.get
+
+                  let resultOf (evaluation: Evaluation) : CleanResult =
+                      evaluation.Result.ToJsonString() |> Json.tryRead |> Option.get
+
+                  evaluate [ "--suite"; "clean" ] |> ignore
+                  let clean = evaluated evaluations "clean"
+                  let result = resultOf clean
+                  let record = recordOf out
+                  Expect.equal result.Error.Value record.TestError "the run's own error"
+                  Expect.floatClose Accuracy.medium result.Nll.Value record.TestNll "and likelihood"
+                  Expect.equal clean.Fingerprint record.Config.Fingerprint "the same images"
+                  Expect.equal clean.Config (Some record.Config) "its run"
+
+                  // Every suite on some of the images, and one of them again.
+                  let again = Path.Combine(folder, "again")
+                  let err = evaluate [ "--images"; "2" ]
+                  Expect.stringContains err "corrupted: jpeg_compression, corruption 15 of 15" "progress"
+
+                  for suite in Evaluation.suites do
+                      Expect.equal (evaluated evaluations suite.Name).Images 2 suite.Name
+
+                  evaluate [ "--images"; "2"; "--suite"; "deformed"; "--out"; again ] |> ignore
+
+                  Expect.equal
+                      (Json.line (evaluated again "deformed"))
+                      (Json.line (evaluated evaluations "deformed"))
+                      "the same twice"
+
+                  // Suites that ask for images by place see the same ones as those that read on.
+                  let text suite =
+                      (evaluated evaluations suite).Result.ToJsonString()
+
+                  let error = (resultOf (evaluated evaluations "clean")).Error.Value
+                  let deformed: DeformedErrors = (Json.tryRead (text "deformed")).Value
+                  let attacked: AttackReport = (Json.tryRead (text "attacks")).Value
+                  Expect.equal deformed.CleanError error "by bytes"
+                  Expect.equal (100.0 - attacked.Clean.Percent) error "by places"
+
+                  // Weights without their record: the side is named.
+                  let moved = Path.Combine(folder, "moved.safetensors")
+                  File.Copy(weights, moved)
+
+                  let alone options =
+                      patchup ([ "evaluate"; moved; "--suite"; "clean" ] @ options)
+
+                  let code, _, err = alone [ "--data"; data; "--image-size"; "32" ]
+                  Expect.equal code 0 err
+
+                  let own =
+                      Path.Combine(folder, "moved.clean.json")
+                      |> File.ReadAllText
+                      |> Json.tryRead<Evaluation>
+                      |> Option.get
+
+                  Expect.equal (resultOf own) result "the same numbers"
+
+                  for options, expected in
+                      [ [ "--data"; data ], "--image-size"
+                        [ "--data"; data; "--image-size"; "16" ],
+                        "its images have 32 x 32 pixels and those of data 16 x 16"
+                        [ "--image-size"; "32" ], "name their folder with --data" ] do
+                      let code, _, err = alone options
+                      Expect.equal code 2 err
+                      Expect.stringContains err expected "refused"
+
+                  Expect.equal
+                      (DataModelTests.left (fun () -> evaluate [ "--suite"; "deformed" ] |> ignore))
+                      0L
+                      "live tensors")
+          }
+
+          test "results do not depend on workers, and say what was trained on" {
               inFolder (fun folder ->
                   let data = Path.Combine(folder, "data")
                   put data (pictures "val" 9)

@@ -327,7 +327,7 @@ let private timing =
                     { Config = run.Config
                       Parameters = 1L
                       BestEpoch = 1
-                      TestError = 1.0
+                      TestError = float (i % 9)
                       TestNll = 1.0
                       History =
                         [ { Epoch = 1
@@ -349,6 +349,16 @@ let private timing =
                 row.TimeRatio
                 (Some(Statistics.spread [ 1.0 + float i; (2.0 + float i) / 2.0 ]))
                 $"{row.Variant}: seed by seed"
+
+            Expect.equal
+                row.Difference
+                (if i = 0 then
+                     None
+                 else
+                     Some
+                         { Centre = float i
+                           HalfWidth = Some 0.0 })
+                $"{row.Variant}: from the first"
 
         Expect.stringContains (Study.text study found) "of none's" "what it is a share of"
 
