@@ -18,8 +18,8 @@ type Corrupted =
         /// The images of a corruption and a severity, which the caller disposes; a UserError for what there is not, and for
         /// whatever is wrong with the files.
         Load: string -> int -> Split
-        /// As a data set's.
-        Fingerprint: string
+        /// As a data set's; all files are read for it.
+        Fingerprint: unit -> string
     }
 
 /// Test images as Tiny-ImageNet-C has them, CORRUPTION/SEVERITY/WNID/*.JPEG, or as CIFAR-10-C and CIFAR-100-C have them:
@@ -134,7 +134,7 @@ module Corrupted =
                         $"it is {kind} of {shown}, not |u1 of {labels.Length}xHxWx3 as labels.npy has {labels.Length} labels"
                 ))
 
-    let private arrays (files: Files) (folder: string) (name: string) (fingerprint: string) : Corrupted =
+    let private arrays (files: Files) (folder: string) (name: string) (fingerprint: unit -> string) : Corrupted =
         let labels = Files.reading files (Files.at folder "labels.npy") Npy.labels
 
         if labels.Length = 0 || labels.Length % severities <> 0 then
@@ -156,7 +156,7 @@ module Corrupted =
 
     // Folders
 
-    let private images (files: Files) (folder: string) (name: string) (fingerprint: string) : Corrupted =
+    let private images (files: Files) (folder: string) (name: string) (fingerprint: unit -> string) : Corrupted =
         let parts = foldersIn files folder
 
         let at (corruption: string) (severity: int) =
@@ -194,7 +194,7 @@ module Corrupted =
           Load = load
           Fingerprint = fingerprint }
 
-    let private inside (name: string) (files: Files) (fingerprint: string -> string) : Corrupted option =
+    let private inside (name: string) (files: Files) (fingerprint: string -> unit -> string) : Corrupted option =
         recognise files
         |> Option.map (fun (folder, layout) ->
             (if layout = ofArrays then arrays else images) files folder name (fingerprint folder))
@@ -208,7 +208,7 @@ module Corrupted =
         if Directory.Exists path then
             let files = Files.ofFolder path
 
-            let fingerprint folder =
+            let fingerprint folder () =
                 Files.fingerprint
                     (Path.Combine(path, folder))
                     (Files.all files folder |> List.map (Files.inside folder))
@@ -218,7 +218,7 @@ module Corrupted =
             Errors.reading path (fun () ->
                 use stream = Errors.openRead path
 
-                let fingerprint _ =
+                let fingerprint _ () =
                     stream.Seek(0L, SeekOrigin.Begin) |> ignore
                     Convert.ToHexStringLower(SHA256.HashData stream)
 

@@ -18,7 +18,7 @@ type Dataset =
         Classes: string[]
         Train: Split
         Test: Split
-        /// SHA-256 of the archive's bytes, or of a folder's path and its files' names, sizes and times; in hexadecimal.
+        /// SHA-256 of the archive's bytes, or of the names and bytes of a folder's files, wherever it is; in hexadecimal.
         Fingerprint: string
     }
 
@@ -263,13 +263,23 @@ module Dataset =
 
         Array.ofList train, part "train", part "test"
 
-    let private assemble (path: string) (name: string) (fingerprint: string) (listing: Listing) : Dataset =
+    /// The images, decoded; their fingerprint is asked for last, when the images are known to be whole.
+    let private assemble (path: string) (name: string) (fingerprint: unit -> string) (listing: Listing) : Dataset =
         let classes, (train, trainLabels), (test, testLabels) = ordered path listing
 
         let files (items: Item[]) =
             items |> Array.map (fun item -> item.Name, item.Bytes)
 
         let tensors = Images.stacks path [ files train; files test ]
+
+        let fingerprint =
+            try
+                fingerprint ()
+            with _ ->
+                for tensor in tensors do
+                    tensor.Dispose()
+
+                reraise ()
 
         { Name = name
           Classes = classes
@@ -284,11 +294,11 @@ module Dataset =
     // The cache: a safetensors file with a checksum
 
     /// Changes whenever the file's contents or the decoding do.
-    let private cacheFormat = "patchup-dataset-1"
+    let private cacheFormat = "patchup-dataset-2"
 
-    let private digestOf (classes: string) (splits: Split list) =
+    let private digestOf (fingerprint: string) (classes: string) (splits: Split list) =
         use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
-        hash.AppendData(Encoding.UTF8.GetBytes classes)
+        hash.AppendData(Encoding.UTF8.GetBytes $"{fingerprint}\n{classes}")
 
         for split in splits do
             let shape = String.Join(",", split.Images.shape)
@@ -298,19 +308,20 @@ module Dataset =
 
         Convert.ToHexStringLower(hash.GetHashAndReset())
 
-    let private cachePath (folder: string) (fingerprint: string) =
-        Path.Combine(folder, fingerprint + ".safetensors")
+    let private cachePath (folder: string) (key: string) =
+        Path.Combine(folder, key + ".safetensors")
 
     /// Failures are no error: the next run decodes again. A copy is only ever replaced as a whole: others may have the one
     /// before mapped.
-    let private store (folder: string) (dataset: Dataset) =
+    let private store (folder: string) (key: string) (dataset: Dataset) =
         let classes = JsonSerializer.Serialize dataset.Classes
 
         let metadata =
             Map
                 [ "format", cacheFormat
+                  "fingerprint", dataset.Fingerprint
                   "classes", classes
-                  "sha256", digestOf classes [ dataset.Train; dataset.Test ] ]
+                  "sha256", digestOf dataset.Fingerprint classes [ dataset.Train; dataset.Test ] ]
 
         let write () =
             Directory.CreateDirectory folder |> ignore
@@ -320,7 +331,7 @@ module Dataset =
                   "train.labels", torch.tensor dataset.Train.Labels
                   "test.images", dataset.Test.Images
                   "test.labels", torch.tensor dataset.Test.Labels ]
-                |> Safetensors.write (cachePath folder dataset.Fingerprint) metadata)
+                |> Safetensors.write (cachePath folder key) metadata)
 
         try
             write ()
@@ -333,8 +344,8 @@ module Dataset =
 
     /// The decoded copy, whose images are pages of its file; None where there is none, or it is another version's. Where it is
     /// damaged in any way, `warn` is told, and it is none.
-    let private fetch (warn: string -> unit) (folder: string) (name: string) (fingerprint: string) : Dataset option =
-        let path = cachePath folder fingerprint
+    let private fetch (warn: string -> unit) (folder: string) (name: string) (key: string) : Dataset option =
+        let path = cachePath folder key
 
         let damaged () =
             warn $"{path}: the decoded copy of {name} is damaged; it is made again."
@@ -348,20 +359,21 @@ module Dataset =
                 { Images = tensors[$"{set}.images"]
                   Labels = tensors[$"{set}.labels"].data<int>().ToArray() }
 
-            let classes = file.Metadata["classes"]
-            let train, test = split "train", split "test"
-
             if file.Metadata["format"] <> cacheFormat then
                 None
-            elif file.Metadata["sha256"] <> digestOf classes [ train; test ] then
-                damaged ()
             else
-                Some
-                    { Name = name
-                      Classes = JsonSerializer.Deserialize<string[]> classes
-                      Train = train
-                      Test = test
-                      Fingerprint = fingerprint }
+                let fingerprint, classes = file.Metadata["fingerprint"], file.Metadata["classes"]
+                let train, test = split "train", split "test"
+
+                if file.Metadata["sha256"] <> digestOf fingerprint classes [ train; test ] then
+                    damaged ()
+                else
+                    Some
+                        { Name = name
+                          Classes = JsonSerializer.Deserialize<string[]> classes
+                          Train = train
+                          Test = test
+                          Fingerprint = fingerprint }
 
         use scope = torch.NewDisposeScope()
 
@@ -410,7 +422,9 @@ module Dataset =
     type private Source =
         {
             Name: string
-            Fingerprint: string
+            /// What its decoded copy is known by: it is another whenever the data set is, and a folder's is found without
+            /// reading its files.
+            Key: string
             IsSlow: bool
             /// Its layout and itself.
             Read: unit -> string * Dataset
@@ -467,10 +481,10 @@ module Dataset =
                 | Some(folder, layout) -> readerOf extra path layout files folder |> ofSets name fingerprint layout
                 | None when (Corrupted.recognise files).IsSome -> refuseCorrupted path
                 | None when extra -> refuseExtra path Layouts.classFolders
-                | None -> Layouts.classFolders, listArchive path entries |> assemble path name fingerprint)
+                | None -> Layouts.classFolders, listArchive path entries |> assemble path name (fun () -> fingerprint))
 
         { Name = name
-          Fingerprint = fingerprint
+          Key = fingerprint
           IsSlow = true
           Read = read }
 
@@ -489,22 +503,25 @@ module Dataset =
             let names =
                 Files.all files folder |> List.map (Files.inside folder) |> List.filter isRead
 
-            let fingerprint = Files.fingerprint (Path.Combine(path, folder)) names
+            let root = Path.Combine(path, folder)
 
             { Name = name
-              Fingerprint = fingerprint
+              Key = Files.state root names
               IsSlow = layout.IsSlow
-              Read = fun () -> read files folder |> ofSets name fingerprint layout }
+              Read =
+                fun () ->
+                    let fingerprint = Files.fingerprint root names
+                    read files folder |> ofSets name fingerprint layout }
         | None when (Corrupted.recognise files).IsSome -> refuseCorrupted path
         | None when extra -> refuseExtra path Layouts.classFolders
         | None ->
             let listing = Errors.reading path (fun () -> listFolder path)
-            let fingerprint = Files.fingerprint (rootOf path) (listing.Items |> List.map _.Name)
+            let root, names = rootOf path, listing.Items |> List.map _.Name
 
             { Name = name
-              Fingerprint = fingerprint
+              Key = Files.state root names
               IsSlow = true
-              Read = fun () -> Layouts.classFolders, assemble path name fingerprint listing }
+              Read = fun () -> Layouts.classFolders, assemble path name (fun () -> Files.fingerprint root names) listing }
 
     let private opening (extra: bool) (path: string) (look: Source -> 'a) : 'a =
         let path = Files.resolve path
@@ -525,12 +542,12 @@ module Dataset =
 
         match
             cache
-            |> Option.bind (fun folder -> fetch reading.Warn folder source.Name source.Fingerprint)
+            |> Option.bind (fun folder -> fetch reading.Warn folder source.Name source.Key)
         with
         | Some dataset -> dataset
         | None ->
             let _, dataset = source.Read()
-            cache |> Option.iter (fun folder -> store folder dataset)
+            cache |> Option.iter (fun folder -> store folder source.Key dataset)
             dataset
 
     /// Reads an archive (`.tar.gz`, `.tgz`, `.tar` or `.zip`) or a folder of train/CLASS/*.jpg and test/CLASS/*.jpg (or
@@ -555,11 +572,6 @@ module Dataset =
 
     let private encodedOf (path: string) (listing: Listing) : Encoded =
         let classes, train, test = ordered path listing
-        use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
-
-        for items, _ in [ train; test ] do
-            for item in items do
-                hash.AppendData(Encoding.UTF8.GetBytes $"{item.Name} {item.Size()}\n")
 
         let files (items: Item[], labels: int[]) =
             Array.map2 (fun (item: Item) label -> item.Name, item.Bytes, label) items labels
@@ -569,7 +581,10 @@ module Dataset =
           Classes = classes
           Train = files train
           Test = files test
-          Fingerprint = Convert.ToHexStringLower(hash.GetHashAndReset()) }
+          Fingerprint =
+            Files.digest
+                [ for item in Array.append (fst train) (fst test) do
+                      item.Name, string (item.Size()) ] }
 
     /// Lists class folders, as `readAs` has them, in a folder or a `.tar` archive, whose images may have any sizes; a UserError
     /// for another layout and for a compressed archive, which cannot be read a file at a time.

@@ -340,18 +340,45 @@ module internal Files =
         | [], [ file ] when (endingOf file).IsSome -> Path.Combine(path, file)
         | _ -> path
 
-    /// SHA-256 of a folder's path and of the names, sizes and times of these files in it; in hexadecimal.
-    let fingerprint (folder: string) (names: string list) : string =
+    /// SHA-256 of these files' names, each with what is said of it, in this order; in hexadecimal. It is the same wherever the
+    /// files are.
+    let digest (files: (string * string) seq) : string =
         use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
 
-        let add (text: string) =
-            hash.AppendData(Encoding.UTF8.GetBytes(text + "\n"))
-
-        Errors.reading folder (fun () ->
-            add (Path.GetFullPath folder)
-
-            for name in names |> List.sortWith (fun a b -> String.CompareOrdinal(a, b)) do
-                let file = FileInfo(Path.Combine(folder, name))
-                add $"{name} {file.Length} {file.LastWriteTimeUtc.Ticks}")
+        for name, what in files do
+            hash.AppendData(Encoding.UTF8.GetBytes $"{name} {what}\n")
 
         Convert.ToHexStringLower(hash.GetHashAndReset())
+
+    let private ordered (names: string list) =
+        names |> List.sortWith (fun a b -> String.CompareOrdinal(a, b))
+
+    /// What tells a folder's data set from others: `digest` of these files in it with the SHA-256 of each one's bytes. All of
+    /// them are read. A UserError where one cannot be.
+    let fingerprint (folder: string) (names: string list) : string =
+        let contents (name: string) =
+            let path = Path.Combine(folder, name)
+
+            try
+                Errors.reading path (fun () ->
+                    use stream = Errors.openRead path
+                    Ok(name, Convert.ToHexStringLower(SHA256.HashData stream)))
+            with error ->
+                Error error
+
+        Array.ofList (ordered names)
+        |> Array.Parallel.map contents
+        |> Array.map (function
+            | Ok file -> file
+            | Error error -> raise error)
+        |> digest
+
+    /// What tells a folder from itself after a change, without a look into its files: SHA-256 of its path and `digest` of
+    /// these files in it with each one's size and time.
+    let state (folder: string) (names: string list) : string =
+        Errors.reading folder (fun () ->
+            digest
+                [ Path.GetFullPath folder, ""
+                  for name in ordered names do
+                      let file = FileInfo(Path.Combine(folder, name))
+                      name, $"{file.Length} {file.LastWriteTimeUtc.Ticks}" ])

@@ -136,7 +136,7 @@ module DataCheck =
               Width = width
               Sets = List.map snd parts
               Published = None
-              Fingerprint = corrupted.Fingerprint }
+              Fingerprint = corrupted.Fingerprint() }
 
     /// Reads all of a folder or an archive, one set after the other, without a decoded copy, and with the data set's extra
     /// images where they are asked for; a UserError for whatever is wrong with it.

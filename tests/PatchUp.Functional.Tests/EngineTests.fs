@@ -1001,15 +1001,11 @@ let private configuration =
                   Expect.equal code 2 "other images"
                   Expect.stringContains err "name them with --data" "what to do"
 
+                  let more = writeImages (Path.Combine(folder, "more"))
+                  File.AppendAllText(Directory.GetFiles(Path.Combine(more, "train", "dark"))[0], " ")
+
                   let code, _, err =
-                      patchup
-                          [ "train"
-                            "--config"
-                            file
-                            "--data"
-                            writeImages (Path.Combine(folder, "more"))
-                            "--out"
-                            other ]
+                      patchup [ "train"; "--config"; file; "--data"; more; "--out"; other ]
 
                   Expect.equal code 2 "other images by name"
                   Expect.stringContains err "leave fingerprint out" "what to do"))

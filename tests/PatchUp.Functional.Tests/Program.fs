@@ -28,6 +28,7 @@ let private suite =
           EngineTests.tests
           SweepTests.tests
           StudyTests.tests
+          IdentityTests.tests
           DocsTests.tests
           DeviceTests.tests ]
 

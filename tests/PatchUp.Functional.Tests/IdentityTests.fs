@@ -1,0 +1,170 @@
+/// What stays the same when data and runs move: the fingerprint of a folder, and what is kept of where a run was.
+module PatchUp.Tests.IdentityTests
+
+open System
+open System.IO
+open Expecto
+open PatchUp.Repro
+open PatchUp.Functional
+open PatchUp.Tests.DataModelTests
+open PatchUp.Tests.ReproTests
+
+let private fixture (name: string) =
+    Path.Combine(AppContext.BaseDirectory, "fixtures", name)
+
+/// Copies a folder with other times, files last to first.
+let private copy (from: string) (into: string) =
+    for path in
+        Directory.GetFiles(from, "*", SearchOption.AllDirectories)
+        |> Array.sort
+        |> Array.rev do
+        let target = Path.Combine(into, Path.GetRelativePath(from, path))
+        Directory.CreateDirectory(Path.GetDirectoryName target) |> ignore
+        File.Copy(path, target)
+        File.SetLastWriteTimeUtc(target, DateTime(2001, 2, 3, 4, 5, 6, DateTimeKind.Utc))
+
+let private look (reading: Reading) (path: string) (check: Dataset -> 'a) : 'a =
+    let dataset = Dataset.readAs reading path
+
+    try
+        check dataset
+    finally
+        Dataset.dispose dataset
+
+let private uncached = { Dataset.reading () with Cache = None }
+let private fingerprint (path: string) = look uncached path _.Fingerprint
+
+/// Copies as they are kept of everything, of which nothing may be amiss.
+let private keeping (folder: string) =
+    { Cache = Some folder
+      CachesAll = true
+      Extra = false
+      Warn = failtest }
+
+/// Other contents of a file, of the same size and time.
+let private forge (path: string) (change: byte[] -> byte[]) =
+    let time = File.GetLastWriteTimeUtc path
+    File.WriteAllBytes(path, change (File.ReadAllBytes path))
+    File.SetLastWriteTimeUtc(path, time)
+
+let private lastBit (bytes: byte[]) =
+    Array.append bytes[.. bytes.Length - 2] [| bytes[bytes.Length - 1] ^^^ 1uy |]
+
+let private svhn (folder: string) =
+    Directory.CreateDirectory folder |> ignore
+
+    for name in [ "train"; "test" ] do
+        File.Copy(fixture "svhn-test_32x32.mat", Path.Combine(folder, $"{name}_32x32.mat"))
+
+let private folders =
+    testList
+        "folders"
+        [ testCase "a copy elsewhere is the same data set; another name or byte in it is another" (fun () ->
+              inFolder (fun folder ->
+                  let here, there = Path.Combine(folder, "a", "set"), Path.Combine(folder, "b", "set")
+                  EngineTests.writeImages here |> ignore
+                  copy here there
+                  let expected = fingerprint here
+                  Expect.equal (fingerprint there) expected "elsewhere"
+                  Expect.equal (fingerprint (Path.Combine(folder, "b"))) expected "below a top folder"
+                  // What is not read does not matter.
+                  File.WriteAllText(Path.Combine(there, "train", "notes.txt"), "of no class")
+                  Expect.equal (fingerprint there) expected "a note beside"
+
+                  let first =
+                      Directory.GetFiles(Path.Combine(there, "train"), "*.png", SearchOption.AllDirectories)
+                      |> Array.sort
+                      |> Array.head
+
+                  // Past the end of the picture, so that the pixels stay.
+                  File.AppendAllText(first, " ")
+                  let longer = fingerprint there
+                  Expect.notEqual longer expected "a byte more"
+                  forge first lastBit
+                  let changed = fingerprint there
+
+                  Expect.isFalse
+                      (List.contains changed [ expected; longer ])
+                      "another byte, size and time as they were"
+
+                  forge first lastBit
+                  Expect.equal (fingerprint there) longer "the byte is back"
+                  let bytes = File.ReadAllBytes first
+                  File.WriteAllBytes(first, bytes[.. bytes.Length - 2])
+                  Expect.equal (fingerprint there) expected "and whole again"
+                  File.Move(first, Path.ChangeExtension(first, ".PNG"))
+                  Expect.notEqual (fingerprint there) expected "another name"))
+
+          testCase "so it is with a published layout, and with corrupted images" (fun () ->
+              inFolder (fun folder ->
+                  let here, there =
+                      Path.Combine(folder, "a", "svhn"), Path.Combine(folder, "b", "svhn")
+
+                  svhn here
+                  copy here there
+                  let expected = fingerprint here
+                  Expect.equal (fingerprint there) expected "elsewhere"
+                  File.WriteAllText(Path.Combine(there, "extra_32x32.mat"), "")
+                  Expect.equal (fingerprint there) expected "what is not read"
+                  File.AppendAllText(Path.Combine(there, "more.txt"), "")
+                  Expect.notEqual (fingerprint there) expected "another file of the layout's folder"
+
+                  let corrupted path = (DataCheck.path false path).Fingerprint
+
+                  let here, there = Path.Combine(folder, "c"), Path.Combine(folder, "d")
+                  Directory.CreateDirectory here |> ignore
+                  Formats.Tar.TarFile.ExtractToDirectory(fixture "tiny-imagenet-c.tar", here, false)
+                  copy here there
+                  Expect.equal (corrupted there) (corrupted here) "corrupted images"
+                  let some = Directory.GetFiles(there, "*.JPEG", SearchOption.AllDirectories)
+                  File.AppendAllText(some[0], " ")
+                  Expect.notEqual (corrupted there) (corrupted here) "a byte more"))
+
+          testCase "a decoded copy says the fingerprint, is found without it, and is each folder's own" (fun () ->
+              inFolder (fun folder ->
+                  let cache = Path.Combine(folder, "cache")
+                  let here, there = Path.Combine(folder, "a", "set"), Path.Combine(folder, "b", "set")
+                  EngineTests.writeImages here |> ignore
+                  copy here there
+                  let expected = fingerprint here
+                  let cached path = look (keeping cache) path _.Fingerprint
+                  Expect.equal (cached here) expected "with a new copy"
+                  let stored = Directory.GetFiles cache |> Array.exactlyOne
+                  let bytes = File.ReadAllBytes stored
+                  Expect.equal (cached here) expected "from the copy"
+                  Expect.equal (cached there) expected "elsewhere"
+                  Expect.hasLength (Directory.GetFiles cache) 2 "a copy for each place"
+
+                  // Whoever reads the copy reads no image: nobody can read this one.
+                  let image =
+                      (Directory.GetFiles(Path.Combine(here, "train"), "*.png", SearchOption.AllDirectories))[0]
+
+                  (use _ = new FileStream(image, FileMode.Open, FileAccess.Read, FileShare.None)
+                   refused [ image ] (fun () -> fingerprint here |> ignore)
+                   Expect.equal (cached here) expected "without a look into the images")
+
+                  // The checksum is of the fingerprint too.
+                  let other = String('0', 64)
+                  let text = Text.Encoding.Latin1.GetString(bytes).Replace(expected, other)
+                  Expect.stringContains text other "the copy says it"
+                  File.WriteAllBytes(stored, Text.Encoding.Latin1.GetBytes text)
+                  let told = ResizeArray<string>()
+                  let reading = { keeping cache with Warn = told.Add }
+                  Expect.equal (look reading here _.Fingerprint) expected "not what a damaged copy says"
+                  Expect.hasLength told 1 "and that is told"))
+
+          testCase "a run on a folder is finished when the folder is elsewhere" (fun () ->
+              inFolder (fun folder ->
+                  let here, there = Path.Combine(folder, "a", "set"), Path.Combine(folder, "b", "set")
+                  EngineTests.writeImages here |> ignore
+                  copy here there
+
+                  let train data =
+                      succeed ([ "train"; "--out"; Path.Combine(folder, "out") ] @ EngineTests.tiny data 1)
+
+                  let _, err = train here
+                  Expect.isFalse (err.Contains "finished already") "done"
+                  let _, err = train there
+                  Expect.stringContains err "1 of 1 runs are finished already" "not done again")) ]
+
+let tests = testList "identity" [ folders ]
