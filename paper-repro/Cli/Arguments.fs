@@ -708,6 +708,12 @@ module Arguments =
         else
             config
 
+    /// Whether the shared arguments say, with a preset or a file, that images are mirrored or not.
+    let choosesFlip (training: ParseResults<TrainingArguments>) : bool =
+        training.Contains Data_Preset
+        || training.TryGetResult TrainingArguments.Config
+           |> Option.exists (fun path -> (snd (ConfigFile.read path)).Contains "flip")
+
     /// The configuration that the shared arguments ask for; where they name no file, method, data and seed are still to
     /// be named.
     let config (training: ParseResults<TrainingArguments>) : Config =

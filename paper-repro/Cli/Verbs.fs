@@ -954,6 +954,8 @@ module Verbs =
         let config, corpus =
             load (getting streams training manner.Jobs) (training.TryGetResult TrainingArguments.Data) config
 
+        let config = Setup.mirroring (Arguments.choosesFlip training) corpus config
+
         try
             let record = runs streams manner [ config ] corpus |> List.head
 
@@ -1020,6 +1022,8 @@ module Verbs =
 
         let shared, corpus =
             load (getting streams training jobs) (training.TryGetResult TrainingArguments.Data) shared
+
+        let shared = Setup.mirroring (Arguments.choosesFlip training) corpus shared
 
         try
             let configs =
@@ -1141,6 +1145,7 @@ module Verbs =
                           { run.Config with
                               Data = first.Data
                               Fingerprint = first.Fingerprint }
+                          |> Setup.mirroring run.ChoosesFlip corpus
 
                       Setup.check config corpus
                       i, { run with Config = config } ]

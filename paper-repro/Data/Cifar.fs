@@ -53,6 +53,7 @@ module internal Cifar =
 
         try
             { Classes = classes
+              MayMirror = true
               Train = train
               Test = split files labels classes test }
         with _ ->

@@ -16,6 +16,8 @@ type Dataset =
         Name: string
         /// The classes' names in the order of their indices.
         Classes: string[]
+        /// Is a mirrored image one of its class still? A digit is not; what is in class folders is taken to be.
+        MayMirror: bool
         Train: Split
         Test: Split
         /// SHA-256 of the archive's bytes, or of the names and bytes of a folder's files, wherever it is; in hexadecimal.
@@ -283,6 +285,7 @@ module Dataset =
 
         { Name = name
           Classes = classes
+          MayMirror = true
           Train =
             { Images = tensors[0]
               Labels = trainLabels }
@@ -294,11 +297,14 @@ module Dataset =
     // The cache: a safetensors file with a checksum
 
     /// Changes whenever the file's contents or the decoding do.
-    let private cacheFormat = "patchup-dataset-2"
+    let private cacheFormat = "patchup-dataset-3"
 
-    let private digestOf (fingerprint: string) (classes: string) (splits: Split list) =
+    /// Of the metadata and the images.
+    let private digestOf (metadata: (string * string) list) (splits: Split list) =
         use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
-        hash.AppendData(Encoding.UTF8.GetBytes $"{fingerprint}\n{classes}")
+
+        for name, value in metadata do
+            hash.AppendData(Encoding.UTF8.GetBytes $"{name} {value}\n")
 
         for split in splits do
             let shape = String.Join(",", split.Images.shape)
@@ -314,14 +320,13 @@ module Dataset =
     /// Failures are no error: the next run decodes again. A copy is only ever replaced as a whole: others may have the one
     /// before mapped.
     let private store (folder: string) (key: string) (dataset: Dataset) =
-        let classes = JsonSerializer.Serialize dataset.Classes
-
         let metadata =
-            Map
-                [ "format", cacheFormat
-                  "fingerprint", dataset.Fingerprint
-                  "classes", classes
-                  "sha256", digestOf dataset.Fingerprint classes [ dataset.Train; dataset.Test ] ]
+            [ "format", cacheFormat
+              "fingerprint", dataset.Fingerprint
+              "classes", JsonSerializer.Serialize dataset.Classes
+              "mayMirror", JsonSerializer.Serialize dataset.MayMirror ]
+
+        let digest = digestOf metadata [ dataset.Train; dataset.Test ]
 
         let write () =
             Directory.CreateDirectory folder |> ignore
@@ -331,7 +336,7 @@ module Dataset =
                   "train.labels", torch.tensor dataset.Train.Labels
                   "test.images", dataset.Test.Images
                   "test.labels", torch.tensor dataset.Test.Labels ]
-                |> Safetensors.write (cachePath folder key) metadata)
+                |> Safetensors.write (cachePath folder key) (Map(("sha256", digest) :: metadata)))
 
         try
             write ()
@@ -362,18 +367,21 @@ module Dataset =
             if file.Metadata["format"] <> cacheFormat then
                 None
             else
-                let fingerprint, classes = file.Metadata["fingerprint"], file.Metadata["classes"]
+                let metadata =
+                    [ for name in [ "format"; "fingerprint"; "classes"; "mayMirror" ] -> name, file.Metadata[name] ]
+
                 let train, test = split "train", split "test"
 
-                if file.Metadata["sha256"] <> digestOf fingerprint classes [ train; test ] then
+                if file.Metadata["sha256"] <> digestOf metadata [ train; test ] then
                     damaged ()
                 else
                     Some
                         { Name = name
-                          Classes = JsonSerializer.Deserialize<string[]> classes
+                          Classes = JsonSerializer.Deserialize<string[]> file.Metadata["classes"]
+                          MayMirror = JsonSerializer.Deserialize<bool> file.Metadata["mayMirror"]
                           Train = train
                           Test = test
-                          Fingerprint = fingerprint }
+                          Fingerprint = file.Metadata["fingerprint"] }
 
         use scope = torch.NewDisposeScope()
 
@@ -434,6 +442,7 @@ module Dataset =
         layout.Name,
         { Name = name
           Classes = sets.Classes
+          MayMirror = sets.MayMirror
           Train = sets.Train
           Test = sets.Test
           Fingerprint = fingerprint }

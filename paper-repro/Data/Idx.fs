@@ -96,6 +96,7 @@ module internal Idx =
                 && $"{files.Path}/{folder}".Contains("fashion", StringComparison.OrdinalIgnoreCase)
 
             { Classes = if isFashion then fashion else Array.init classes string
+              MayMirror = isFashion
               Train = train
               Test = test }
         with _ ->

@@ -295,6 +295,8 @@ type Corpus =
         Name: string
         /// The classes' names in the order of their indices.
         Classes: string[]
+        /// As a data set's.
+        MayMirror: bool
         Train: ImageSet
         Test: ImageSet
         /// SHA-256, in hexadecimal.
@@ -308,6 +310,7 @@ module Corpus =
     let ofDataset (dataset: Dataset) : Corpus =
         { Name = dataset.Name
           Classes = dataset.Classes
+          MayMirror = dataset.MayMirror
           Train = ImageSet.ofSplit dataset.Train
           Test = ImageSet.ofSplit dataset.Test
           Fingerprint = dataset.Fingerprint }
@@ -328,6 +331,7 @@ module Corpus =
 
         { Name = found.Name
           Classes = found.Classes
+          MayMirror = true
           Train = part found.Train
           Test = part found.Test
           Fingerprint = found.Fingerprint }

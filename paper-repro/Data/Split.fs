@@ -21,6 +21,8 @@ type internal Sets =
     {
         /// The classes' names in the order of their indices.
         Classes: string[]
+        /// Is a mirrored image one of its class still? A digit is not.
+        MayMirror: bool
         Train: Split
         Test: Split
     }

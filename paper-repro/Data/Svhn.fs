@@ -70,6 +70,7 @@ module internal Svhn =
 
         try
             { Classes = Array.init 10 string
+              MayMirror = false
               Train = train
               Test = split files [ Files.at folder "test_32x32.mat" ] }
         with _ ->

@@ -108,5 +108,6 @@ module internal TinyImageNet =
               Labels = Array.map snd sets[i] }
 
         { Classes = classes
+          MayMirror = true
           Train = split 0
           Test = split 1 }

@@ -54,6 +54,7 @@ type Config =
         Mean: float list
         /// Of each channel, on the scale of [0,1], by which the images are divided; empty where it is measured.
         Std: float list
+        /// Is each training image mirrored with a chance of 1/2?
         Flip: bool
         /// By how many pixels training images are padded before they are cropped to their size; 0 with an image size.
         CropPadding: int

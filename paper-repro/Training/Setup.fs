@@ -32,6 +32,11 @@ module Setup =
             // Images of one colour have no spread.
             Std = deviations |> List.map (max (1.0 / 255.0)) }
 
+    /// The configuration that mirrors no image which would be another class's then, unless it was chosen that images are mirrored.
+    let mirroring (isChosen: bool) (corpus: Corpus) (config: Config) : Config =
+        { config with
+            Flip = config.Flip && (isChosen || corpus.MayMirror) }
+
     /// The regularizer of a configuration.
     let regularizer (config: Config) : Regularizer =
         match Catalogue.parse config.Notation with

@@ -15,6 +15,8 @@ type Planned =
         Images: string option
         /// The name and the fingerprint of its data are empty: they follow from the images.
         Config: Config
+        /// Does the file say, itself or with a preset, whether images are mirrored?
+        ChoosesFlip: bool
     }
 
 /// Sweeps: files of JSON that name runs, as the product of data sets, models, settings, seeds and methods.
@@ -339,7 +341,9 @@ module Sweep =
 
         [ for images in images do
               for config in configs do
-                  { Images = images; Config = config } ]
+                  { Images = images
+                    Config = config
+                    ChoosesFlip = dataPreset.IsSome || chosen.Contains "flip" } ]
 
     /// A value as a command line gives it: JSON, or else a plain word.
     let ofWord (text: string) : JsonNode =

@@ -34,6 +34,7 @@ let private onImages (work: Dataset -> 'a) : 'a =
         { Name = "noise"
           Fingerprint = "noise"
           Classes = [| "dark"; "bright" |]
+          MayMirror = true
           Train = splitOf 1 26
           Test = splitOf 2 10 }
 

@@ -167,4 +167,108 @@ let private folders =
                   let _, err = train there
                   Expect.stringContains err "1 of 1 runs are finished already" "not done again")) ]
 
-let tests = testList "identity" [ folders ]
+/// MNIST's files with ten grey images of 5 x 4 pixels in both sets, a class each.
+let private mnist (folder: string) =
+    Directory.CreateDirectory folder |> ignore
+    let labels = Array.init 10 byte
+
+    let file name (sizes: int list) (values: byte[]) =
+        let header = [| 0uy; 0uy; 8uy; byte sizes.Length |]
+
+        let sizes =
+            [| for size in sizes -> [| 0uy; 0uy; 0uy; byte size |] |] |> Array.concat
+
+        File.WriteAllBytes(Path.Combine(folder, name), Array.concat [ header; sizes; values ])
+
+    for set in [ "train"; "t10k" ] do
+        file $"{set}-images-idx3-ubyte" [ 10; 5; 4 ] (Array.init 200 byte)
+        file $"{set}-labels-idx1-ubyte" [ 10 ] labels
+
+let private mirrored =
+    testList
+        "mirrored images"
+        [ testCase "digits that are known by their files are not, from the files, an archive and a copy" (fun () ->
+              inFolder (fun folder ->
+                  let at (name: string) = Path.Combine(folder, name)
+                  let pack = Path.Combine(folder, "digits.zip")
+                  svhn (at "digits")
+                  mnist (at "mnist")
+                  mnist (at "Fashion-MNIST")
+                  EngineTests.writeImages (at "class folders") |> ignore
+                  Compression.ZipFile.CreateFromDirectory(at "digits", pack)
+
+                  for path, expected in
+                      [ at "digits", false
+                        pack, false
+                        at "mnist", false
+                        at "Fashion-MNIST", true
+                        fixture "cifar-10-binary.tar.gz", true
+                        fixture "cifar-100-binary.tar.gz", true
+                        at "class folders", true ] do
+                      Expect.equal (look uncached path _.MayMirror) expected path
+
+                      for _ in 1..2 do
+                          Expect.equal (look (keeping (at "cache")) path _.MayMirror) expected $"{path}, a copy"))
+
+          testCase "a run on digits mirrors none unless it is told to, and its record says so" (fun () ->
+              inFolder (fun folder ->
+                  let at (name: string) = Path.Combine(folder, name)
+                  svhn (at "digits")
+                  File.WriteAllText(at "mirroring.json", """{ "flip": true }""")
+
+                  let flips verb number data options =
+                      let out = at $"out-{number}"
+
+                      succeed (
+                          [ verb; "--data"; data; "--out"; out; "--width"; "1"; "--epochs"; "1" ]
+                          @ [ "--train-per-class"; "1"; "--test-per-class"; "1"; "--batch-size"; "20" ]
+                          @ options
+                      )
+                      |> ignore
+
+                      let path = Directory.GetFiles(Path.Combine(out, "records")) |> Array.exactlyOne
+                      let config = (Json.tryRead<Record>(File.ReadAllText path)).Value.Config
+                      config.Flip, config.CropPadding
+
+                  let digits, others = at "digits", fixture "cifar-10-binary.tar.gz"
+                  let once = [ "--methods"; "none"; "--seeds"; "1" ]
+                  let mirroring = [ "--config"; at "mirroring.json" ]
+                  Expect.equal (flips "train" 1 digits []) (false, 2) "digits"
+                  Expect.equal (flips "train" 2 digits mirroring) (true, 2) "digits, as the file says"
+                  Expect.equal (flips "train" 3 others []) (true, 2) "others"
+                  Expect.equal (flips "train" 4 digits [ "--data-preset"; "cifar-10" ]) (true, 2) "as the preset says"
+                  Expect.equal (flips "compare" 5 digits once) (false, 2) "compared"
+                  Expect.equal (flips "compare" 6 digits (once @ mirroring)) (true, 2) "compared, as the file says"))
+
+          testCase "so it is in a sweep" (fun () ->
+              inFolder (fun folder ->
+                  let file = Path.Combine(folder, "sweep.json")
+                  svhn (Path.Combine(folder, "digits"))
+
+                  let flips (part: string) =
+                      let data = (fixture "cifar-10-binary.tar.gz").Replace('\\', '/')
+
+                      File.WriteAllText(
+                          file,
+                          $$"""{ "data": ["digits", "{{data}}"], "base": { "width": 1, "epochs": 1, "trainPerClass": 1, "testPerClass": 1, "batchSize": 20 } {{part}} }"""
+                      )
+
+                      let out = Path.Combine(folder, Path.GetRandomFileName())
+                      succeed [ "sweep"; "run"; file; "--out"; out; "--jobs"; "1" ] |> ignore
+
+                      [ for path in Directory.GetFiles(Path.Combine(out, "records")) do
+                            let config = (Json.tryRead<Record>(File.ReadAllText path)).Value.Config
+                            config.Data, config.Flip ]
+                      |> List.sort
+
+                  Expect.equal (flips "") [ "cifar-10-binary", true; "digits", false ] "nothing said"
+
+                  Expect.equal
+                      (flips """, "grid": { "flip": [true, false] }""")
+                      [ "cifar-10-binary", false
+                        "cifar-10-binary", true
+                        "digits", false
+                        "digits", true ]
+                      "both")) ]
+
+let tests = testList "identity" [ folders; mirrored ]

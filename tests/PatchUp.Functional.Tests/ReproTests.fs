@@ -596,6 +596,7 @@ let private others =
                   { Name = "zeros"
                     Fingerprint = ""
                     Classes = [| "a"; "b" |]
+                    MayMirror = true
                     Train = split
                     Test = split }
 

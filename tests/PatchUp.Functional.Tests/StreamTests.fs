@@ -728,7 +728,7 @@ let private copies =
 
                   // Another version's copy is no damage.
                   let older =
-                      Text.Encoding.Latin1.GetString(bytes).Replace("patchup-dataset-2", "patchup-dataset-1")
+                      Text.Encoding.Latin1.GetString(bytes).Replace("patchup-dataset-3", "patchup-dataset-2")
 
                   File.WriteAllBytes(copy, Text.Encoding.Latin1.GetBytes older)
                   Dataset.dispose (read failtest)
