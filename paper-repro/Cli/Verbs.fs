@@ -1160,6 +1160,7 @@ module Verbs =
     let private word (standing: Standing) : string =
         match standing with
         | Finished -> "finished"
+        | Running -> "running"
         | Kept -> "checkpoint"
         | Failed _ -> "failed"
         | Missing -> "missing"
@@ -1216,6 +1217,7 @@ module Verbs =
         let status =
             { Runs = runs.Length
               Finished = count "finished"
+              Running = count "running"
               Checkpoint = count "checkpoint"
               Failed = count "failed"
               Missing = count "missing"
@@ -1225,7 +1227,7 @@ module Verbs =
             streams.Out.WriteLine(Json.show status)
         else
             streams.Out.WriteLine
-                $"{status.Runs} runs: {status.Finished} finished, {status.Checkpoint} with a checkpoint, {status.Failed} failed, {status.Missing} missing"
+                $"{status.Runs} runs: {status.Finished} finished, {status.Running} running, {status.Checkpoint} with a checkpoint, {status.Failed} failed, {status.Missing} missing"
 
             for run in status.Unfinished do
                 let why = run.Why |> Option.map (fun why -> $": {why}") |> Option.defaultValue ""
@@ -1436,7 +1438,7 @@ module Verbs =
         [ "new", "writes a sweep's file from options", sweepNew
           "list", "the runs of a sweep, with their names and states", sweepList
           "run", "does those that are not finished, or one of them", sweepRun
-          "status", "how many are finished, have a checkpoint, failed, are missing", sweepStatus
+          "status", "how many are finished, are running, have a checkpoint, failed, are missing", sweepStatus
           "collect", "the table of those that are finished", sweepCollect
           "slurm", "submits them to Slurm, as an array of jobs", sweepSlurm ]
 

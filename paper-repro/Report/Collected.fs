@@ -9,7 +9,7 @@ type ListedRun =
         Index: int
         /// Of its files.
         Name: string
-        /// finished, checkpoint, failed or missing.
+        /// finished, running, checkpoint, failed or missing.
         State: string
         /// Of a run that failed.
         Why: string option
@@ -24,6 +24,7 @@ type ListedRun =
 type SweepStatus =
     { Runs: int
       Finished: int
+      Running: int
       Checkpoint: int
       Failed: int
       Missing: int

@@ -5,6 +5,7 @@ open System.IO
 open System.Runtime.InteropServices
 open System.Security.Cryptography
 open System.Text
+open System.Threading
 open PatchUp.Functional
 open TorchSharp
 
@@ -117,16 +118,40 @@ module Checkpointing =
     let private digestKey = "sha256"
     let private ending = ".safetensors"
 
+    let private lockOf (path: string) = Path.Combine(path, "lock")
+
+    /// Is a process at work in the folder now? Nothing is made or changed; a process that is about to open the folder waits
+    /// for the moment that the answer takes.
+    let isBusy (path: string) : bool =
+        try
+            use _ =
+                new FileStream(lockOf path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite ||| FileShare.Delete)
+
+            false
+        with
+        | :? FileNotFoundException
+        | :? DirectoryNotFoundException
+        // Another user's, of which nothing can be said.
+        | :? UnauthorizedAccessException -> false
+        | :? IOException -> true
+
+    /// In milliseconds, between tries to open a folder that is locked.
+    let private pause = 10
+
     /// Opens the folder, made if need be; None where another process is at work in it, a UserError where it cannot be made.
     /// Files that a killed process left half-written are removed.
     let tryOpenFolder (warn: string -> unit) (path: string) : CheckpointFolder option =
-        let lockPath = Path.Combine(path, "lock")
+        let lockPath = lockOf path
 
-        let stream =
+        let rec opened tries =
             try
                 Directory.CreateDirectory path |> ignore
                 Some(new FileStream(lockPath, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None))
             with
+            // It may be `isBusy` alone that has it.
+            | :? IOException when tries > 1 && File.Exists lockPath ->
+                Thread.Sleep pause
+                opened (tries - 1)
             | :? UnauthorizedAccessException ->
                 Errors.user $"{path}: it may not be written; choose another folder with --out."
             | :? IOException when File.Exists lockPath -> None
@@ -134,7 +159,7 @@ module Checkpointing =
             | :? DirectoryNotFoundException -> None
             | :? IOException as error -> Errors.user $"{path}: it cannot be written ({error.Message})"
 
-        stream
+        opened 10
         |> Option.map (fun stream ->
             for left in Directory.GetFiles(path, "*.tmp") do
                 File.Delete left

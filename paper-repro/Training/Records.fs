@@ -11,7 +11,9 @@ type Failure = { Config: Config; Message: string }
 /// Where a run stands.
 type Standing =
     | Finished
-    /// Its state is kept, from which it goes on; it may be going on now.
+    /// A process is at work on it now.
+    | Running
+    /// Its state is kept, from which it goes on.
     | Kept
     /// And why.
     | Failed of string
@@ -164,13 +166,17 @@ module Records =
         prepare out "failures" |> ignore
         Json.write (failurePath out config) { Config = config; Message = message }
 
-    /// Where a run stands, from its files.
+    /// Where a run stands, from its files and their locks.
     let standing (out: string) (config: Config) : Standing =
         let failure = failurePath out config
         let checkpoints = checkpointsPath out config
+        // Asked first: one that comes to its end meanwhile is finished then.
+        let isBusy = Checkpointing.isBusy checkpoints
 
         if (tryFind ignore out config).IsSome then
             Finished
+        elif isBusy then
+            Running
         elif File.Exists failure then
             let found =
                 Errors.reading failure (fun () -> File.ReadAllText failure)

@@ -558,7 +558,7 @@ let tiny (data: string) (epochs: int) =
       "cpu" ]
 
 /// The program in a process of its own, whose output can be waited for.
-type private Child(start: ProcessStartInfo) =
+type Child(start: ProcessStartInfo) =
     let lines = ResizeArray<string>()
     let child = new Process(StartInfo = start)
 
@@ -616,7 +616,7 @@ type private Child(start: ProcessStartInfo) =
 
 let private program = Path.Combine(AppContext.BaseDirectory, "patchup.dll")
 
-let private start (arguments: string list) =
+let start (arguments: string list) =
     new Child(ProcessStartInfo("dotnet", program :: arguments))
 
 /// What is the same however often a run was stopped: all but timings.

@@ -3,6 +3,8 @@ module PatchUp.Tests.IdentityTests
 
 open System
 open System.IO
+open System.Threading
+open System.Threading.Tasks
 open Expecto
 open PatchUp.Repro
 open PatchUp.Functional
@@ -271,4 +273,83 @@ let private mirrored =
                         "digits", true ]
                       "both")) ]
 
-let tests = testList "identity" [ folders; mirrored ]
+let private running =
+    testList
+        "running"
+        [ testCase "a run of a sweep is running until its process ends, however that is" (fun () ->
+              inFolder (fun folder ->
+                  let file, out = Path.Combine(folder, "sweep.json"), Path.Combine(folder, "out")
+                  EngineTests.writeImages (Path.Combine(folder, "set")) |> ignore
+
+                  File.WriteAllText(
+                      file,
+                      """{ "data": ["set"], "seeds": 2, "base": { "width": 1, "epochs": 100000, "trainPerClass": 13, "testPerClass": 5, "batchSize": 8 } }"""
+                  )
+
+                  let status () =
+                      let text, _ = succeed [ "sweep"; "status"; file; "--out"; out; "--json" ]
+                      (Json.tryRead<SweepStatus> text).Value
+
+                  use child = EngineTests.start [ "sweep"; "run"; file; "--index"; "0"; "--out"; out ]
+
+                  child.WaitFor "epoch 1,"
+                  let found = status ()
+                  Expect.equal (found.Finished, found.Running) (0, 1) "it is running"
+                  Expect.equal (found.Unfinished[0].State, found.Unfinished[1].State) ("running", "missing") "which"
+                  let text, _ = succeed [ "sweep"; "status"; file; "--out"; out ]
+                  Expect.stringContains text "2 runs: 0 finished, 1 running, " "in words"
+                  child.Kill()
+                  let found = status ()
+                  Expect.equal (found.Finished, found.Running) (0, 0) "its process is killed"
+                  Expect.equal (found.Missing + found.Checkpoint) 2 "and it waits"))
+
+          testCase "running comes before a failure and a checkpoint, and after the end" (fun () ->
+              inFolder (fun out ->
+                  let config = Config.standard
+                  let path = Records.checkpointsPath out config
+
+                  let standsWith (what: Standing) =
+                      Expect.equal (Records.standing out config) what "as it is"
+                      let process' = Checkpointing.openFolder failtest path
+                      Expect.equal (Records.standing out config) Running "while a process has it"
+                      Expect.equal (Records.standing out config) Running "and is not disturbed"
+                      Checkpointing.close process'
+                      Expect.equal (Records.standing out config) what "as before"
+
+                  standsWith Missing
+                  Expect.isFalse (Directory.Exists path) "nothing is made"
+                  Directory.CreateDirectory path |> ignore
+                  File.WriteAllText(Path.Combine(path, "epoch-000001-step-00000000.safetensors"), "")
+                  standsWith Kept
+                  Records.fail out config "why"
+                  standsWith (Failed "why")
+
+                  let data = EngineTests.writeImages (Path.Combine(out, "data"))
+                  succeed ([ "train"; "--out"; out ] @ EngineTests.tiny data 1) |> ignore
+                  let path = Directory.GetFiles(Path.Combine(out, "records")) |> Array.exactlyOne
+                  let config = (Json.tryRead<Record>(File.ReadAllText path)).Value.Config
+
+                  use _ =
+                      (Checkpointing.openFolder failtest (Records.checkpointsPath out config)).Lock
+
+                  Expect.equal (Records.standing out config) Finished "a process that has ended it may still have it"))
+
+          testCase "who looks at a run keeps no process from it" (fun () ->
+              inFolder (fun folder ->
+                  let lock = Path.Combine(folder, "lock")
+                  // The folder stays.
+                  File.WriteAllText(Path.Combine(folder, "a.safetensors"), "")
+
+                  let isOpened _ =
+                      File.WriteAllText(lock, "")
+                      let look = new FileStream(lock, FileMode.Open, FileAccess.Read, FileShare.ReadWrite)
+                      let opening = Task.Run(fun () -> Checkpointing.tryOpenFolder failtest folder)
+                      Thread.Sleep 30
+                      look.Dispose()
+                      Option.iter Checkpointing.close opening.Result
+                      opening.Result.IsSome
+
+                  // Once is enough: on a busy machine, thirty milliseconds may be many more.
+                  Expect.exists [ 1..20 ] isOpened "it waits a moment")) ]
+
+let tests = testList "identity" [ folders; mirrored; running ]

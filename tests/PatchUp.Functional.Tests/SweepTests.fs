@@ -466,7 +466,12 @@ let private running =
             let _, err = sweep "run" [ "--index"; "5" ]
             Expect.stringContains err "1 of 1 runs are finished already." "it is done once"
             let status, _ = sweep "status" []
-            Expect.stringContains status "8 runs: 2 finished, 0 with a checkpoint, 0 failed, 6 missing" "the count"
+
+            Expect.stringContains
+                status
+                "8 runs: 2 finished, 0 running, 0 with a checkpoint, 0 failed, 6 missing"
+                "the count"
+
             let collected, _ = sweep "collect" []
             Expect.stringContains collected "2 of 8 runs are finished" "the table"
             Expect.isTrue (Regex.IsMatch(collected, "learningRate 0.1 +soft-patchup +0/2 +missing")) collected
@@ -528,7 +533,12 @@ let private failing =
             Expect.equal code 1 $"it failed: {err}"
             Expect.stringContains err "patchup: 4 of 8 runs failed; 'patchup sweep status" "how many"
             let status, _ = succeed [ "sweep"; "status"; file; "--out"; out ]
-            Expect.stringContains status "8 runs: 4 finished, 0 with a checkpoint, 4 failed, 0 missing" "the count"
+
+            Expect.stringContains
+                status
+                "8 runs: 4 finished, 0 running, 0 with a checkpoint, 4 failed, 0 missing"
+                "the count"
+
             Expect.stringContains status "failed: the loss is not finite (epoch" "why"
 
             let code, _, err = patchup [ "sweep"; "run"; file; "--out"; out; "--index"; "0" ]
@@ -578,7 +588,7 @@ let private shared =
 
                 Expect.stringContains
                     status
-                    "8 runs: 7 finished, 0 with a checkpoint, 0 failed, 1 missing"
+                    "8 runs: 7 finished, 1 running, 0 with a checkpoint, 0 failed, 0 missing"
                     "the others"
             finally
                 Checkpointing.close other
