@@ -845,6 +845,7 @@ module Verbs =
         for folder in
             [ "records"
               "timings"
+              "machines"
               "weights"
               "logs"
               if manner.TensorBoard then

@@ -15,10 +15,8 @@ type Position =
         Config: Config
         /// The state of the run's key, hexadecimal.
         Key: string
-        /// The type of the processor on which it was computed.
-        Processor: string
-        /// The version of libtorch that computed it.
-        Libtorch: string
+        /// On which it was computed, in their order, at least one.
+        Machines: Machine list
         /// How many epochs are done, with their validation.
         Epoch: int
         /// How many steps of the next one are.
@@ -83,6 +81,36 @@ module Checkpointing =
 
         described
         |> Option.defaultWith (fun () -> string RuntimeInformation.ProcessArchitecture)
+
+    /// This machine, as it goes on with a run of which so many epochs and steps of the next one are done.
+    let here (epoch: int) (step: int) : Machine =
+        { Epoch = epoch
+          Step = step
+          Processor = processor
+          Libtorch = torch.__version__
+          Library = typeof<Key>.Assembly.GetName().Version.ToString 3 }
+
+    /// The machines that took steps of a run.
+    let private computed (position: Position) : Machine list =
+        position.Machines
+        |> List.filter (fun machine -> (machine.Epoch, machine.Step) < (position.Epoch, position.Step))
+
+    /// The machines of a run when this one goes on with it: those that took steps of it before, and this one where it is another
+    /// than the last of them.
+    let goingOn (position: Position) : Machine list =
+        let here = here position.Epoch position.Step
+        let before = computed position
+
+        match List.tryLast before with
+        | Some last when
+            { last with
+                Epoch = here.Epoch
+                Step = here.Step }
+                =
+                here
+            ->
+            before
+        | _ -> before @ [ here ]
 
     let private groups (state: RunState) =
         [ "model", state.Model
@@ -261,6 +289,7 @@ module Checkpointing =
             && position.Step <= (if position.Epoch = config.Epochs then 0 else stepsPerEpoch)
             && position.History.Length = position.Epoch
             && position.EpochEnds.Length = position.Epoch
+            && not position.Machines.IsEmpty
             && position.BestEpoch >= min 1 position.Epoch
             && position.BestEpoch <= position.Epoch
 
@@ -312,12 +341,15 @@ module Checkpointing =
             if file <> files.Head then
                 folder.Warn $"the run goes on from {file}, the checkpoint before."
 
-            for what, then', now in
-                [ "processor", position.Processor, processor
-                  "libtorch", position.Libtorch, torch.__version__ ] do
-                if then' <> now then
-                    folder.Warn
-                        $"{file}: the {what} was {then'} and is {now} now; results may differ in their last bits."
+            let here = here position.Epoch position.Step
+
+            for last in List.tryLast (computed position) |> Option.toList do
+                for what, then', now in
+                    [ "processor", last.Processor, here.Processor
+                      "libtorch", last.Libtorch, here.Libtorch ] do
+                    if then' <> now then
+                        folder.Warn
+                            $"{file}: the {what} was {then'} and is {now} now; results may differ in their last bits."
 
             folder.Sound.Value <- [ file ]
             Some(position, state)

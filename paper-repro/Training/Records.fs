@@ -19,7 +19,7 @@ type Standing =
     | Failed of string
     | Missing
 
-/// The results folder: records/, timings/, weights/ and logs/, a file of each for every finished run, checkpoints/, a
+/// The results folder: records/, timings/, machines/, weights/ and logs/, a file of each for every finished run, checkpoints/, a
 /// folder for every one that is not, and failures/, a file for every run of a sweep that failed.
 [<RequireQualifiedAccess>]
 module Records =
@@ -63,6 +63,9 @@ module Records =
 
     let private timingPath = file "timings" ".json"
 
+    /// Where it is written on which machines a run was computed.
+    let machinesPath (out: string) (config: Config) : string = file "machines" ".json" out config
+
     /// Where a run's epochs are logged.
     let logPath (out: string) (config: Config) : string = file "logs" ".jsonl" out config
 
@@ -86,6 +89,7 @@ module Records =
             [ recordPath out config
               weightsPath out config
               timingPath out config
+              machinesPath out config
               logPath out config ] do
             let folder = Path.GetDirectoryName path
 
@@ -193,10 +197,11 @@ module Records =
         else
             Missing
 
-    /// Writes a run's weights, log, timing and, last, its record, which makes it a finished one.
+    /// Writes a run's weights, log, timing, machines and, last, its record, which makes it a finished one.
     let write (out: string) (corpus: Corpus) (trained: Trained) : unit =
         let config = trained.Record.Config
         Checkpoint.write (weightsPath out config) corpus trained
         Log.start (logPath out config) trained.Record.History
         Json.write (timingPath out config) trained.Timing
+        Json.write (machinesPath out config) trained.Machines
         Json.write (recordPath out config) trained.Record

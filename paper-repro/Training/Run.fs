@@ -38,6 +38,21 @@ type Timing =
         EpochSeconds: float list
     }
 
+/// What a run was computed on and with from one of its steps on, as far as last bits may depend on it.
+type Machine =
+    {
+        /// How many epochs were done before.
+        Epoch: int
+        /// How many steps of the next one were.
+        Step: int
+        /// The type of its processor.
+        Processor: string
+        /// The version of libtorch.
+        Libtorch: string
+        /// The version of the library that mixes.
+        Library: string
+    }
+
 /// What a run reports while it goes on.
 type Advance =
     /// So many images were trained on by an earlier process, from which this one takes over, and these epochs were done.
@@ -52,6 +67,8 @@ type Trained =
     {
         Record: Record
         Timing: Timing
+        /// In their order; more than one where it was moved.
+        Machines: Machine list
         /// With the best epoch's weights; the caller disposes it.
         Model: Model
         Network: NetworkSettings

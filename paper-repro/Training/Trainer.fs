@@ -392,8 +392,7 @@ module Trainer =
               Position =
                 { Config = config
                   Key = $"{key.State:x16}"
-                  Processor = Checkpointing.processor
-                  Libtorch = torch.__version__
+                  Machines = [ Checkpointing.here 0 0 ]
                   Epoch = 0
                   Step = 0
                   LossSum = 0.0
@@ -424,11 +423,9 @@ module Trainer =
                 live.Model
                 |> List.filter (fun (name, _) -> best.ContainsKey name)
                 |> List.map (fun (name, tensor) -> name, best[name].``to``(tensor.device))
-              // What is computed from here on is this machine's.
               Position =
                 { position with
-                    Processor = Checkpointing.processor
-                    Libtorch = torch.__version__ } }
+                    Machines = Checkpointing.goingOn position } }
 
     let private trainModel
         (control: Control)
@@ -514,6 +511,7 @@ module Trainer =
             { Seconds = elapsed session
               ImagesPerSecond = float (config.Epochs * count) / List.last ends
               EpochSeconds = List.pairwise (0.0 :: ends) |> List.map (fun (before, after) -> after - before) }
+          Machines = last.Position.Machines
           Model = model
           Network = network }
 

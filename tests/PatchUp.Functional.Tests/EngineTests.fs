@@ -409,6 +409,10 @@ let private resuming =
 
                       Scope.value (fun () ->
                           let position, state = Checkpointing.read (checkpointsIn folder).Head
+                          let here = position.Machines.Head
+
+                          let of' machine =
+                              { position with Machines = [ machine ] }
 
                           for name, position, state, warning, isTaken in
                               [ "as it was", position, state, None, true
@@ -421,6 +425,7 @@ let private resuming =
                                 "a step too far", { position with Step = 4 }, state, Some "of no step", false
                                 "no length", { position with EpochEnds = [] }, state, Some "of no step", false
                                 "an epoch too far", { position with Epoch = 4 }, state, Some "of no step", false
+                                "no machine", { position with Machines = [] }, state, Some "of no step", false
                                 "no history", { position with History = [] }, state, Some "of no step", false
                                 "no best epoch", { position with BestEpoch = 0 }, state, Some "of no step", false
                                 "a tensor less",
@@ -440,12 +445,12 @@ let private resuming =
                                 Some "not those of this run",
                                 false
                                 "another machine",
-                                { position with Processor = "abacus" },
+                                of' { here with Processor = "abacus" },
                                 state,
                                 Some "the processor was abacus and is ",
                                 true
                                 "another library",
-                                { position with Libtorch = "0.1" },
+                                of' { here with Libtorch = "0.1" },
                                 state,
                                 Some "the libtorch was 0.1 and is ",
                                 true ] do

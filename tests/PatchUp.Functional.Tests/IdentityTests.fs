@@ -352,4 +352,109 @@ let private running =
                   // Once is enough: on a busy machine, thirty milliseconds may be many more.
                   Expect.exists [ 1..20 ] isOpened "it waits a moment")) ]
 
-let tests = testList "identity" [ folders; mirrored; running ]
+let private moved =
+    testList
+        "moved runs"
+        [ testCase "what is kept says on which machines a run was computed, and from where on" (fun () ->
+              inFolder (fun folder ->
+                  let data = EngineTests.writeImages (Path.Combine(folder, "data"))
+                  let expected, out = Path.Combine(folder, "expected"), Path.Combine(folder, "out")
+
+                  let train out =
+                      succeed ([ "train"; "--out"; out ] @ EngineTests.tiny data 3)
+
+                  let machines out =
+                      let path = Directory.GetFiles(Path.Combine(out, "machines")) |> Array.exactlyOne
+                      (Json.tryRead<Machine list>(File.ReadAllText path)).Value
+
+                  let config =
+                      train expected |> ignore
+                      let path = Directory.GetFiles(Path.Combine(expected, "records")) |> Array.exactlyOne
+                      (Json.tryRead<Record>(File.ReadAllText path)).Value.Config
+
+                  let here = machines expected |> List.exactlyOne
+                  Expect.equal here (Checkpointing.here 0 0) "one that was not moved"
+                  Expect.isTrue (Version.TryParse(here.Library, ref null)) "the library's version"
+
+                  let checkpoints = Records.checkpointsPath out config
+
+                  /// Stops where it is asked for the n-th time whether it shall.
+                  let stopAfter (asked: int) =
+                      let kept = Checkpointing.openFolder failtest checkpoints
+                      let corpus = Dataset.readWith None data |> Corpus.ofDataset
+                      let left = ref asked
+
+                      let isStopping () =
+                          left.Value <- left.Value - 1
+                          left.Value <= 0
+
+                      try
+                          Expect.throwsT<Interrupted>
+                              (fun () ->
+                                  let control =
+                                      { Control.alone with
+                                          IsStopping = isStopping
+                                          Checkpoints = Some kept }
+
+                                  Model.dispose (Trainer.run control config corpus).Model)
+                              "it is stopped"
+                      finally
+                          Corpus.dispose corpus
+                          Checkpointing.close kept
+
+                  /// Makes the last checkpoint one of these machines; gives where it is.
+                  let claim (change: Machine list -> Machine list) =
+                      Scope.value (fun () ->
+                          let path =
+                              Directory.GetFiles checkpoints
+                              |> Array.filter (fun path -> path.EndsWith ".safetensors")
+                              |> Array.max
+
+                          let position, state = Checkpointing.read path
+                          let kept = Checkpointing.openFolder failtest checkpoints
+
+                          Checkpointing.write
+                              kept
+                              { position with
+                                  Machines = change position.Machines }
+                              state
+
+                          Checkpointing.close kept
+                          struct (position.Epoch, position.Step))
+
+                  let abacus = { here with Processor = "abacus" }
+                  let older = { here with Library = "0.1.0" }
+                  stopAfter 2
+                  let struct (epoch, step) = claim (fun _ -> [ abacus ])
+                  Expect.equal (epoch, step) (0, 2) "in the first epoch"
+
+                  let resumed (machine: Machine) =
+                      { machine with
+                          Epoch = epoch
+                          Step = step }
+
+                  // One that took it over and did no step of it does not count, nor does going on where it was.
+                  claim (fun machines -> machines @ [ resumed older ]) |> ignore
+                  let _, err = train out
+                  Expect.stringContains err "the processor was abacus and is " "said once"
+                  Expect.equal (machines out) [ abacus; resumed here ] "and kept"
+
+                  let bytes out =
+                      [ for part in [ "records"; "weights"; "logs" ] do
+                            for path in Directory.GetFiles(Path.Combine(out, part)) do
+                                Path.GetFileName path, Convert.ToHexString(File.ReadAllBytes path) ]
+
+                  Expect.equal (bytes out) (bytes expected) "nothing else says it"
+                  Directory.Delete(out, true)
+                  stopAfter 2
+                  stopAfter 2
+                  train out |> ignore
+                  Expect.equal (machines out) [ here ] "stopped twice, and moved nowhere"
+                  Directory.Delete(out, true)
+                  stopAfter 2
+                  claim (fun _ -> [ older ]) |> ignore
+                  let _, err = train out
+                  Expect.isFalse (err.Contains " was 0.1.0") "another version alone is no warning"
+                  Expect.equal (machines out) [ older; resumed here ] "and is kept")) ]
+
+let tests = testList "identity" [ folders; mirrored; running; moved ]

@@ -189,7 +189,7 @@ let private training =
                           succeed ([ "train"; "--method"; "hard-patchup"; "--seed"; "3"; "--out"; folder ] @ small)
                           |> ignore
 
-                      Expect.hasLength (files first) 4 "record, timing, weights and log"
+                      Expect.hasLength (files first) 5 "record, timing, machine, weights and log"
                       Expect.equal (reproducible first) (reproducible second) "byte for byte")))
 
           testCase "equal seeds pair the methods: altering nothing is training plainly" (fun () ->
