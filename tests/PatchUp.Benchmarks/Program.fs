@@ -3,8 +3,8 @@ module PatchUp.Benchmarks.Program
 
 open System
 open System.IO
-open PatchUp.Benchmarks.Measure
 open PatchUp.Repro
+open PatchUp.Benchmarks.Measure
 open TorchSharp
 
 /// All that a run found.
