@@ -362,15 +362,21 @@ module Verbs =
         (std: (float * float * float) option)
         (names: string option)
         : ForeignWeights option =
-        let channels (red, green, blue) = [ red; green; blue ]
+        let channels option least (red, green, blue) =
+            for value in [ red; green; blue ] do
+                if not (value >= least && value <= 1.0) then
+                    Errors.user
+                        $"{verb}: {option} {value}: the numbers are on the scale of [0,1]; divide those of 0 .. 255 by 255."
+
+            [ red; green; blue ]
 
         match model with
         | Some name ->
             Some
                 { Model = name
                   Size = size
-                  Mean = mean |> Option.map channels
-                  Std = std |> Option.map channels
+                  Mean = mean |> Option.map (channels "--mean" 0.0)
+                  Std = std |> Option.map (channels "--std" 1e-4)
                   ClassNames = names }
         | None ->
             let given =
@@ -462,8 +468,11 @@ module Verbs =
                   Path.GetFileNameWithoutExtension evaluation.Weights
                   :: List.map snd findings.Line)
               |> Tables.aligned ("checkpoint" :: columns)
-              for _, findings in group do
+              for evaluation, findings in group do
                   if findings.Text <> "" then
+                      if group.Length > 1 then
+                          $"{Path.GetFileNameWithoutExtension evaluation.Weights}:"
+
                       findings.Text ]
             |> String.concat "\n\n"
 
@@ -484,11 +493,18 @@ module Verbs =
             let names = AttackSuite.presets |> List.map _.Name |> String.concat ", "
             Errors.user $"preset '{name}': the presets are {names}."
 
-    /// The textures of a folder for images of this side, for which there may be no corruptions.
-    let private frost (side: int) (folder: string option) : FrostTextures =
+    /// The textures of a folder for images of this side, for which there may be no corruptions, and their fingerprint.
+    let private frost (side: int) (folder: string option) : FrostTextures * string option =
         match folder with
-        | Some folder when List.contains side Corruption.sides -> CorruptionWeather.pictures side folder
-        | _ -> Substitute
+        | Some folder when List.contains side Corruption.sides ->
+            CorruptionWeather.pictures side folder,
+            Directory.GetFiles folder
+            |> Array.map Path.GetFileName
+            |> Array.filter Images.isName
+            |> List.ofArray
+            |> Files.fingerprint folder
+            |> Some
+        | _ -> Substitute, None
 
     let private evaluate (streams: Streams) (argv: string[]) =
         let results = Arguments.parse<EvaluateArguments> "evaluate" argv
@@ -535,6 +551,11 @@ module Verbs =
 
         torch.set_num_threads threads
 
+        // What is wrong with the last file is said before the first is evaluated.
+        List.iter (Candidate.look foreign) paths
+
+        let all = ResizeArray<Suite * Evaluation * Findings * string list>()
+
         let one (path: string) =
             let candidate =
                 Candidate.load
@@ -549,13 +570,22 @@ module Verbs =
                 let folder = Records.prepare (folderOf path) ""
                 let name = Path.GetFileNameWithoutExtension path
 
+                let textures, fingerprint =
+                    frost (fst (ImageSet.size candidate.Test)) (results.TryGetResult Frost)
+
                 let settings =
                     { Key = Key.ofSeed seed
+                      Seed = seed
                       Report = ignore
                       Attacks = attacks
                       Corrupted = results.TryGetResult Corrupted
-                      Frost = frost (fst (ImageSet.size candidate.Test)) (results.TryGetResult Frost)
+                      Images = results.TryGetResult EvaluateArguments.Images
+                      Frost = textures
+                      FrostFingerprint = fingerprint
                       Baseline = baseline }
+
+                if suites |> List.exists (fun suite -> suite.Name = "corrupted") then
+                    Evaluation.check settings candidate
 
                 let mayRun (suite: Suite) =
                     match suite.Refusal settings candidate with
@@ -565,41 +595,49 @@ module Verbs =
                         streams.Err.WriteLine $"{name}: {suite.Name}: left out, {reason}"
                         false
 
-                [ for suite in suites |> List.filter mayRun do
-                      let clock = Stopwatch.StartNew()
+                for suite in suites |> List.filter mayRun do
+                    let clock = Stopwatch.StartNew()
 
-                      let report line =
-                          streams.Err.WriteLine $"{name}: {suite.Name}: {line}"
+                    let report line =
+                        streams.Err.WriteLine $"{name}: {suite.Name}: {line}"
 
-                      report $"{ImageSet.count candidate.Test} images of {candidate.Data}"
+                    report $"{ImageSet.count candidate.Test} images of {candidate.Data}"
 
-                      let found = Evaluation.run { settings with Report = report } suite candidate
+                    let found = Evaluation.run { settings with Report = report } suite candidate
 
-                      let evaluation = Evaluation.record seed threads device candidate suite found
-                      let written = Evaluation.write folder evaluation found
-                      report $"{clock.Elapsed.TotalSeconds:F1} s"
-                      suite, evaluation, found, written ]
+                    let evaluation = Evaluation.record seed threads device candidate suite found
+                    let written = Evaluation.write folder evaluation found
+                    report $"{clock.Elapsed.TotalSeconds:F1} s"
+                    all.Add((suite, evaluation, found, written))
             finally
                 Candidate.dispose candidate
 
-        let found = paths |> List.collect one
+        let show () =
+            let found = List.ofSeq all
 
-        if results.Contains EvaluateArguments.Json then
-            found
-            |> List.map (fun (_, evaluation, _, _) -> evaluation)
-            |> Json.show
-            |> streams.Out.WriteLine
-        else
-            found
-            |> List.map (fun (suite, evaluation, findings, _) -> suite, evaluation, findings)
-            |> tables
-            |> streams.Out.WriteLine
+            if results.Contains EvaluateArguments.Json then
+                found
+                |> List.map (fun (_, evaluation, _, _) -> evaluation)
+                |> Json.show
+                |> streams.Out.WriteLine
+            else
+                found
+                |> List.map (fun (suite, evaluation, findings, _) -> suite, evaluation, findings)
+                |> tables
+                |> streams.Out.WriteLine
 
-            streams.Out.WriteLine ""
+                streams.Out.WriteLine ""
 
-            for _, _, _, written in found do
-                for path in written do
-                    streams.Out.WriteLine $"written  {path}"
+                for _, _, _, written in found do
+                    for path in written do
+                        streams.Out.WriteLine $"written  {path}"
+
+        try
+            List.iter one paths
+        finally
+            // Also what was found before something went wrong.
+            if all.Count > 0 then
+                show ()
 
     // ---- training ----
 

@@ -98,6 +98,15 @@ module ImageSet =
                        place |]
             set
 
+    /// So many images, as evenly spread over the set as can be: image i of n is the one at i count / n.
+    let spread (images: int) (set: ImageSet) : ImageSet =
+        let all = count set
+
+        if images < 1 || images > all then
+            Errors.user $"images {images}: the test set has {all}; ask for 1 .. {all}."
+
+        select [| for i in 0 .. images - 1 -> int (int64 i * int64 all / int64 images) |] set
+
     // Images in files
 
     let private areaOf (side: int) = 3 * side * side
@@ -128,14 +137,15 @@ module ImageSet =
     let private floats (side: int) (images: int) (fill: int -> (byte[] -> unit) -> unit) : torch.Tensor =
         let area = areaOf side
 
-        let batch =
-            torch.empty ([| int64 images; 3L; int64 side; int64 side |], dtype = torch.float32)
+        Scope.run (fun () ->
+            let batch =
+                torch.empty ([| int64 images; 3L; int64 side; int64 side |], dtype = torch.float32)
 
-        for i in 0 .. images - 1 do
-            fill i (fun bytes ->
-                Augment.toFloats bytes ((MemoryMarshal.Cast<byte, float32> batch.bytes).Slice(i * area, area)))
+            for i in 0 .. images - 1 do
+                fill i (fun bytes ->
+                    Augment.toFloats bytes ((MemoryMarshal.Cast<byte, float32> batch.bytes).Slice(i * area, area)))
 
-        batch
+            batch)
 
     let private feedOf (set: ImageSet) (places: int[]) (crop: int -> Crop) : Feed =
         let ahead = ahead set places crop
@@ -169,19 +179,21 @@ module ImageSet =
             Scope.run (fun () ->
                 let indices = places |> Array.map (fun place -> int64 set.Indices[place])
                 split.Images.index_select (0L, torch.tensor (indices, dtype = torch.int64)))
-        | Filed(path, files, side, _) ->
+        | Filed(_, _, side, _) ->
             let area = areaOf side
+            let ahead = ahead set places (fun _ -> Crop.Centre)
 
-            let batch =
-                torch.empty ([| int64 places.Length; 3L; int64 side; int64 side |], dtype = torch.uint8)
+            try
+                Scope.run (fun () ->
+                    let batch =
+                        torch.empty ([| int64 places.Length; 3L; int64 side; int64 side |], dtype = torch.uint8)
 
-            let buffer = Array.zeroCreate<byte> area
+                    for i in 0 .. places.Length - 1 do
+                        ahead.Next(fun bytes -> bytes.AsSpan().CopyTo(batch.bytes.Slice(i * area, area)))
 
-            for i in 0 .. places.Length - 1 do
-                decode path files side set.Indices[places[i]] Crop.Centre buffer
-                buffer.AsSpan().CopyTo(batch.bytes.Slice(i * area, area))
-
-            batch
+                    batch)
+            finally
+                ahead.Close()
 
     /// All images in the set's order, not augmented.
     let inOrder (set: ImageSet) : Feed =

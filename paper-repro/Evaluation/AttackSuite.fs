@@ -33,7 +33,7 @@ type AttackPreset =
         L2Epsilons: float list
         /// Images that are attacked at once.
         Batch: int
-        /// Images, the first ones, on which the checks run attacks of their own.
+        /// Images on which the checks run attacks of their own: of those that are classified rightly, evenly spread, and others only where these are too few.
         Probe: int
     }
 
@@ -100,6 +100,8 @@ type AttackReport =
         Masking: GradientMasking
         /// What shows that an attack, not the network, is broken; empty where the numbers are sound.
         Faults: string list
+        /// Checks that could find nothing on these images, in words.
+        Unchecked: string list
     }
 
 /// Runs attacks on a network, and checks them.
@@ -380,6 +382,42 @@ module AttackSuite =
         else
             []
 
+    /// An attack that leaves every image as it is, also those that it ought to move: rightly classified, with a gradient.
+    let private still attack (isTarget: bool[]) (outcomes: Outcome[]) =
+        let moves =
+            match attack, Attacks.epsilon attack with
+            | DeepFool _, _ -> true
+            | _, Some epsilon -> epsilon > 0.0
+            // Those that find nothing may give the image back, on a network that withstands them.
+            | _, None -> false
+
+        let targets = Array.zip isTarget outcomes |> Array.filter fst
+
+        if
+            moves
+            && targets.Length > 0
+            && targets |> Array.forall (fun (_, outcome) -> outcome.Distance = 0.0)
+        then
+            [ $"{Attacks.show attack}: it moves none of {targets.Length} images that are classified rightly and have a gradient" ]
+        else
+            []
+
+    /// An attack that may go as far as it likes, and leaves right what a single step fools.
+    let private short (attack: Attack, outcomes: Outcome[]) (step: Attack, stepOutcomes: Outcome[]) =
+        let pairs = Array.zip outcomes stepOutcomes
+
+        let left =
+            pairs |> count (fun (outcome, step) -> step.IsWrong && not outcome.IsWrong)
+
+        let won =
+            pairs |> count (fun (outcome, step) -> outcome.IsWrong && not step.IsWrong)
+
+        if signTest left won < impossible then
+            [ $"{Attacks.show attack}: however far it may go, it leaves {left} images right that {Attacks.show step} fools, and fools {won} that \
+                this leaves right" ]
+        else
+            []
+
     /// Images that are classified otherwise although nothing was moved.
     let private atZero attack (clean: bool[]) (wrong: bool[]) =
         let changed = Array.map2 (<>) clean wrong |> count id
@@ -405,6 +443,18 @@ module AttackSuite =
         | Ddn _
         | CarliniWagner _ -> None
 
+    /// The images of the probe, in order. Test sets are often sorted by class, so they are spread.
+    let private probed (preset: AttackPreset) (clean: bool[]) : int[] =
+        let spread most (indices: int[]) =
+            let taken = min most indices.Length
+            Array.init taken (fun i -> indices[i * indices.Length / taken])
+
+        let wrong, right =
+            [| 0 .. clean.Length - 1 |] |> Array.partition (fun i -> clean[i])
+
+        let first = spread preset.Probe right
+        Array.append first (spread (preset.Probe - first.Length) wrong) |> Array.sort
+
     /// What the checks find that run attacks of their own on the probe.
     let private probe
         attacker
@@ -415,8 +465,12 @@ module AttackSuite =
         (clean: bool[])
         (outcomes: Outcome[])
         : string list =
-        let indices = [| 0 .. min preset.Probe subject.Labels.Length - 1 |]
-        let clean, outcomes = clean[.. indices.Length - 1], outcomes[.. indices.Length - 1]
+        let indices = probed preset clean
+
+        let pick (values: 'a[]) =
+            indices |> Array.map (fun i -> values[i])
+
+        let clean, outcomes = pick clean, pick outcomes
 
         let run attack =
             attackAll attacker preset key ignore subject attack indices
@@ -449,8 +503,8 @@ module AttackSuite =
 
     // ---- gradient masking ----
 
-    /// The share of pixels with a gradient of zero, summed over the images, and the images with no other.
-    let private zeroGradients (preset: AttackPreset) subject (indices: int[]) : float * int =
+    /// The share of pixels with a gradient of zero, summed over the images, and for each image whether it has no other.
+    let private zeroGradients (preset: AttackPreset) subject (indices: int[]) : float * bool[] =
         let parts =
             [ for part in Array.chunkBySize preset.Batch indices ->
                   Scope.value (fun () ->
@@ -462,9 +516,9 @@ module AttackSuite =
                       let isZero = gradient.eq(Scope.number 0.0).flatten 1L
 
                       isZero.``to``(torch.float64).mean([| 1L |]).sum().item<float>(),
-                      int (isZero.all(1L).sum().item<int64>())) ]
+                      isZero.all(1L).cpu().data<bool>().ToArray()) ]
 
-        List.sumBy fst parts, List.sumBy snd parts
+        List.sumBy fst parts, parts |> List.map snd |> Array.concat
 
     /// Where an attack is beaten by one that should be no match for it, beyond noise.
     let private beaten (attack: Attack, outcomes: Outcome[]) (simple: Attack, simpleOutcomes: Outcome[]) =
@@ -585,6 +639,12 @@ module AttackSuite =
                            |> Attacks.predictions subject.Logits
                            |> Array.map2 (fun i found -> found <> subject.Labels[i]) part) |]
 
+        let zeroPixels, isZero = zeroGradients preset subject indices
+        let zeroImages = count id isZero
+
+        let isTarget =
+            Array.map2 (fun wasWrong isZero -> not wasWrong && not isZero) clean isZero
+
         let found =
             [ for i, attack in List.indexed (attacks subject.Std preset) ->
                   let key = Key.child i key
@@ -593,6 +653,7 @@ module AttackSuite =
                   let faults =
                       [ yield! faults
                         yield! noHelp attack clean outcomes
+                        yield! still attack isTarget outcomes
 
                         match attack with
                         | Fgsm 0.0 -> yield! atZero attack clean (outcomes |> Array.map _.IsWrong)
@@ -600,8 +661,6 @@ module AttackSuite =
                         | _ -> yield! probe attacker preset key subject attack clean outcomes ]
 
                   attack, outcomes, faults ]
-
-        let zeroPixels, zeroImages = zeroGradients preset subject indices
 
         let flags =
             [ if 100 * zeroImages >= total then
@@ -618,19 +677,40 @@ module AttackSuite =
                           | _ -> ()
                   | _ -> () ]
 
+        // Of several steps, the one by which most is left right.
+        let shortOnes =
+            [ for attack, outcomes, _ in found do
+                  if (Attacks.epsilon attack).IsNone then
+                      yield!
+                          [ for step, stepOutcomes, _ in found do
+                                if step.IsFgsm then
+                                    yield! short (attack, outcomes) (step, stepOutcomes) ]
+                          |> List.truncate 1 ]
+
+        let right = count not clean
+        let fewest = [ 1..64 ] |> List.find (fun n -> signTest n 0 < impossible)
+
         { Preset = preset.Name
           Images = total
           Batch = preset.Batch
           Probe = min preset.Probe total
-          Clean = share (count not clean) total
+          Clean = share right total
           Results = [ for attack, outcomes, _ in found -> summary preset subject clean attack outcomes ]
           Masking =
             { ZeroPixels = 100.0 * zeroPixels / float total
               ZeroImages = 100.0 * float zeroImages / float total
-              Flags = flags }
+              // Where gradients are masked anyway, it is the network that keeps attacks from their aim.
+              Flags = if flags.IsEmpty then [] else flags @ shortOnes }
           Faults =
             [ for _, _, faults in found do
-                  yield! faults ] }
+                  yield! faults
+              if flags.IsEmpty then
+                  yield! shortOnes ]
+          Unchecked =
+            [ if min right preset.Probe < fewest then
+                  $"steps, and how far the unbounded attacks go: {min right preset.Probe} images of the probe are classified rightly, and {fewest} are needed"
+              if total - right < fewest then
+                  $"help: {total - right} images are classified wrongly, and {fewest} are needed" ] }
 
     /// Runs the preset's attacks on all images of the subject, batch by batch, and checks them. All randomness is the key's; `report` is
     /// told how far it is, in a line. RunFailed where a check finds that an attack is broken, so that the numbers mean nothing.
@@ -656,24 +736,38 @@ module AttackSuite =
           "95 %"
           "fooled %"
           "median distance" ],
+        let text (value: float) =
+            value.ToString("0.000", CultureInfo.InvariantCulture)
+
+        let normalised (robust: RobustAccuracy) =
+            match robust.Normalised with
+            | [] -> "-"
+            | all when List.max all - List.min all < 5e-4 -> text all.Head
+            | all -> $"{text (List.min all)} .. {text (List.max all)}"
+
+        let errors (error: float) low high =
+            [ percent error; $"{percent low} .. {percent high}" ]
+
+        let whole (result: AttackResult) =
+            [ percent result.Success.Percent; distance result.MedianDistance ]
+
         [ for result in report.Results do
+              // What an attack without an epsilon of its own did is a row of its own.
+              if result.Norm = "l2" then
+                  result.Attack
+                  :: "any"
+                  :: "-"
+                  :: errors result.Error.Percent result.Error.Low result.Error.High
+                  @ whole result
+
               for robust in result.Robust do
-                  if result.Norm = "linf" || robust.Epsilon > 0.0 then
-                      let normalised =
-                          match robust.Normalised with
-                          | [] -> "-"
-                          | all when List.max all - List.min all < 5e-4 ->
-                              all.Head.ToString("0.000", CultureInfo.InvariantCulture)
-                          | all ->
-                              let text (value: float) =
-                                  value.ToString("0.000", CultureInfo.InvariantCulture)
+                  let accuracy = robust.Accuracy
 
-                              $"{text (List.min all)} .. {text (List.max all)}"
+                  let errors =
+                      errors (100.0 - accuracy.Percent) (100.0 - accuracy.High) (100.0 - accuracy.Low)
 
-                      [ result.Attack
-                        number robust.Epsilon
-                        normalised
-                        percent (100.0 - robust.Accuracy.Percent)
-                        $"{percent (100.0 - robust.Accuracy.High)} .. {percent (100.0 - robust.Accuracy.Low)}"
-                        percent result.Success.Percent
-                        distance result.MedianDistance ] ]
+                  if result.Norm = "linf" then
+                      result.Attack :: number robust.Epsilon :: normalised robust :: errors
+                      @ whole result
+                  elif robust.Epsilon > 0.0 then
+                      result.Attack :: number robust.Epsilon :: "-" :: errors @ [ "-"; "-" ] ]

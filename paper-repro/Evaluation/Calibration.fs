@@ -31,7 +31,7 @@ type CalibrationResult =
         Confidence: float
         /// Bins (b/15, (b+1)/15]; an edge belongs to the bin below it, and 1 to the last.
         EqualWidth: Reliability
-        /// Bins of the images in the order of their confidence, as many in each as can be.
+        /// Bins of the images in the order of their confidence, as many in each as can be; equal confidences share what is right.
         EqualMass: Reliability
         /// The mean squared distance of the probabilities from the label's one-hot vector, within 0 .. 2.
         Brier: float
@@ -55,7 +55,8 @@ module Reliability =
 
     let private share right = if right then 1.0 else 0.0
 
-    let private binOf lower upper (pairs: (float * bool)[]) : ReliabilityBin =
+    /// Of confidences and how far each is right.
+    let private binOf lower upper (pairs: (float * float)[]) : ReliabilityBin =
         let average number =
             if pairs.Length = 0 then
                 None
@@ -65,8 +66,11 @@ module Reliability =
         { Lower = lower
           Upper = upper
           Count = pairs.Length
-          Accuracy = average (snd >> share)
+          Accuracy = average snd
           Confidence = average fst }
+
+    let private shares =
+        Array.map (fun (confidence, isRight) -> confidence, share isRight)
 
     let private reliability (count: int) (bins: ReliabilityBin list) : Reliability =
         let gap (bin: ReliabilityBin) =
@@ -79,14 +83,19 @@ module Reliability =
 
     /// Bins of equal width.
     let equalWidth (pairs: (float * bool)[]) : Reliability =
-        let found = pairs |> Array.groupBy (fst >> bin) |> Map
+        let found = shares pairs |> Array.groupBy (fst >> bin) |> Map
 
         [ for b in 0 .. bins - 1 -> found.TryFind b |> Option.defaultValue [||] |> binOf (edge b) (edge (b + 1)) ]
         |> reliability pairs.Length
 
-    /// Bins of as equal a number of images as can be; at most one for each image. Equal confidences stay in the images' order.
+    /// Bins of as equal a number of images as can be; at most one for each image. Of images with equal confidences each counts as their share that is
+    /// right, so that it does not matter which of them fall into which bin: test sets are often sorted by class.
     let equalMass (pairs: (float * bool)[]) : Reliability =
-        let sorted = pairs |> List.ofArray |> List.sortBy fst |> Array.ofList
+        let sorted =
+            shares pairs
+            |> Array.groupBy fst
+            |> Array.sortBy fst
+            |> Array.collect (fun (confidence, tied) -> Array.create tied.Length (confidence, Array.averageBy snd tied))
 
         Array.splitInto bins sorted
         |> List.ofArray
@@ -150,6 +159,33 @@ module CalibrationResult =
 
         (bins |> Seq.sumBy (Array.sumBy residual >> abs)) / float answers.Length
 
+    /// The error of bins that hold so many images, by another formula: the sum of (right - confidence) over the images below a confidence is a curve, which
+    /// is a straight line between two confidences and where several images have the same; each bin's part is what it rises.
+    let private massError (answers: Answer[]) (counts: int list) =
+        let knots =
+            answers
+            |> Array.groupBy _.Confidence
+            |> Array.sortBy fst
+            |> Array.scan
+                (fun (images, sum) (confidence, tied) ->
+                    let right = tied |> Array.filter _.IsRight |> Array.length
+                    images + float tied.Length, sum + float right - confidence * float tied.Length)
+                (0.0, 0.0)
+
+        let at (images: float) =
+            let next = knots |> Array.findIndex (fun (below, _) -> below >= images)
+
+            if fst knots[next] = images then
+                snd knots[next]
+            else
+                let (before, low), (after, high) = knots[next - 1], knots[next]
+                low + (images - before) / (after - before) * (high - low)
+
+        let ends = counts |> List.scan (+) 0 |> List.map (float >> at)
+
+        (ends |> List.pairwise |> List.sumBy (fun (low, high) -> abs (high - low)))
+        / float answers.Length
+
     /// Why the numbers cannot be the calibration of these answers; empty where they are.
     let faults (answers: Answer[]) (calibration: CalibrationResult) : string list =
         let right = answers |> Array.filter _.IsRight |> Array.length
@@ -201,10 +237,8 @@ module CalibrationResult =
           if List.max counts - List.min counts > 1 then
               "equal mass: bins differ by more than one image"
 
-          if List.sum counts = answers.Length then
-              let sorted = answers |> List.ofArray |> List.sortBy _.Confidence |> Array.ofList
-              let ends = counts |> List.scan (+) 0 |> List.pairwise
-              let parts = ends |> Seq.map (fun (first, last) -> sorted[first .. last - 1])
-
-              if not (isNear mass.Ece (errorOf answers parts)) then
-                  $"equal mass: the error {mass.Ece} is not that of the images in each bin" ]
+          if
+              List.sum counts = answers.Length
+              && not (isNear mass.Ece (massError answers counts))
+          then
+              $"equal mass: the error {mass.Ece} is not that of the images in each bin" ]

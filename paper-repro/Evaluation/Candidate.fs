@@ -18,6 +18,8 @@ type Candidate =
         Model: Model
         /// In the order of their indices.
         Classes: string list
+        /// What was said of a file that another program wrote.
+        Foreign: ForeignWeights option
         /// The name of the method it was trained with; None where the file does not say.
         Method: string option
         /// The record of its run, where that lies in the results folder beside it.
@@ -33,9 +35,6 @@ type Candidate =
 [<RequireQualifiedAccess>]
 module Candidate =
 
-    /// How many images are computed at once, at most.
-    let private batch = 100
-
     /// How images in files are read ahead.
     let private workers =
         { Threads = Environment.ProcessorCount
@@ -49,8 +48,22 @@ module Candidate =
             Path.Combine(folder, "..", "records", Path.GetFileNameWithoutExtension path + ".json")
 
         if File.Exists record then
-            Errors.reading record (fun () -> File.ReadAllText record)
-            |> Json.tryRead<Record>
+            match
+                Errors.reading record (fun () -> File.ReadAllText record)
+                |> Json.tryRead<Record>
+            with
+            | Some found when
+                not (
+                    isNull (box found)
+                    || isNull (box found.Config)
+                    || isNull found.Config.Fingerprint
+                )
+                ->
+                Some found
+            | _ ->
+                Errors.user
+                    $"{Path.GetFullPath record}: damaged, or of another version of this program, so that it does not say on which images its network \
+                      was tested; train again, or move the weights elsewhere to evaluate them on all of a data set's."
         else
             None
 
@@ -80,15 +93,6 @@ module Candidate =
             with _ ->
                 Corpus.dispose embedded
                 reraise ()
-
-    /// So many images, as evenly spread over the set as can be: image i of n is the one at i count / n.
-    let spread (images: int) (set: ImageSet) : ImageSet =
-        let count = ImageSet.count set
-
-        if images < 1 || images > count then
-            Errors.user $"images {images}: the test set has {count}; ask for 1 .. {count}."
-
-        ImageSet.select [| for i in 0 .. images - 1 -> int (int64 i * int64 count / int64 images) |] set
 
     /// Refuses images that the network is not for. Names of classes are compared where the weights have them.
     let private check (path: string) (classifier: Classifier) (hasNames: bool) (corpus: Corpus) =
@@ -121,7 +125,7 @@ module Candidate =
 
         match images with
         | None -> own
-        | Some images -> spread images own
+        | Some images -> ImageSet.spread images own
 
     let private classifierOf (path: string) (foreign: ForeignWeights option) : Classifier * string option * bool =
         match foreign with
@@ -135,6 +139,14 @@ module Candidate =
               Classes = found.Classes },
             Some found.Method,
             true
+
+    /// Refuses, before anything is computed, a weights file that cannot be read, and a damaged record beside it.
+    let look (foreign: ForeignWeights option) (path: string) : unit =
+        let classifier, _, _ = classifierOf path foreign
+        Model.dispose classifier.Model
+
+        if foreign.IsNone then
+            recordOf path |> ignore
 
     /// Frees the network and the images.
     let dispose (candidate: Candidate) : unit =
@@ -172,6 +184,7 @@ module Candidate =
                   Sha256 = digest path
                   Model = classifier.Model
                   Classes = classifier.Classes
+                  Foreign = foreign
                   Method = method'
                   Record = record
                   Data = corpus.Name
@@ -201,12 +214,16 @@ module Candidate =
     let logits (candidate: Candidate) (images: torch.Tensor) : torch.Tensor =
         Scope.run (fun () -> images |> candidate.Model.Normalise |> Model.call candidate.Model)
 
+    /// How many images are computed at once: 100, and of images in files no more than fit the memory.
+    let batch (candidate: Candidate) : int =
+        min 100 (ImageSet.evaluated candidate.Test)
+
     /// What `work` makes of each batch of a set's images in [0,1], on the network's device and without gradients; with the images' places.
     let batches (candidate: Candidate) (set: ImageSet) (work: int[] -> torch.Tensor -> 'a) : 'a list =
         use _ = torch.no_grad ()
 
         ImageSet.using (ImageSet.inOrder set) (fun feed ->
-            [ for places in Array.chunkBySize (min batch (ImageSet.evaluated set)) [| 0 .. ImageSet.count set - 1 |] ->
+            [ for places in Array.chunkBySize (batch candidate) [| 0 .. ImageSet.count set - 1 |] ->
                   Scope.value (fun () -> (feed.Next places.Length).``to``(Model.device candidate.Model) |> work places) ])
 
     /// The network's answers to images that may be others than its test images. RunFailed where a logit is not finite.

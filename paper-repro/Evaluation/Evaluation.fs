@@ -18,6 +18,8 @@ type Evaluation =
         Sha256: string
         /// The network's name.
         Model: string
+        /// What was said of weights that another program wrote; null of the program's own.
+        Foreign: ForeignWeights option
         /// The method it was trained with; null where the weights do not say.
         Method: string option
         /// The configuration of its run; null where its record does not lie beside it.
@@ -52,8 +54,12 @@ type CleanResult =
 type CorruptedResult =
     {
         Errors: CorruptedErrors
+        /// Of the folder of frost textures; null where they are generated, or the images were read.
+        Frost: string option
         /// The baseline's weights file; null where none is named.
         Baseline: string option
+        /// Of that file.
+        BaselineSha256: string option
         /// Beside the baseline's; null where none is named.
         Relative: MeanCorruptionError option
     }
@@ -122,10 +128,14 @@ module Evaluation =
     // ---- attacks ----
 
     let private runAttacks (settings: SuiteSettings) (candidate: Candidate) : Findings =
+        // Hours of attacks on a network without finite answers would be lost.
+        Candidate.answers candidate candidate.Test |> ignore
+
         let report =
             AttackSuite.measureBy
                 Attacks.perturb
-                settings.Attacks
+                { settings.Attacks with
+                    Batch = min settings.Attacks.Batch (Candidate.batch candidate) }
                 settings.Key
                 settings.Report
                 { Logits = Candidate.logits candidate
@@ -150,7 +160,9 @@ module Evaluation =
             [ $"The preset {report.Preset}; eps in pixel units, and in normalised ones."
               AttackSuite.table report ||> Tables.aligned
               for flag in report.Masking.Flags do
-                  $"Gradients may be masked: {flag}." ]
+                  $"Gradients may be masked: {flag}."
+              for check in report.Unchecked do
+                  $"Not checked: {check}." ]
             |> String.concat "\n\n"
           Pictures = []
           Faults = report.Faults }
@@ -171,17 +183,31 @@ module Evaluation =
           Pictures = []
           Faults = [] }
 
+    /// Of the textures that were laid over images, where these come from a folder.
+    let private frostOf (settings: SuiteSettings) : string option =
+        if settings.Corrupted.IsSome then
+            None
+        else
+            settings.FrostFingerprint
+
     let private runCorrupted (settings: SuiteSettings) (candidate: Candidate) : Findings =
         let classify = Candidate.classify candidate
 
         let errors =
             match settings.Corrupted with
-            | Some path -> CorruptedSuite.read settings.Report classify (Array.ofList candidate.Classes) path
+            | Some path ->
+                CorruptedSuite.read
+                    settings.Report
+                    classify
+                    (Array.ofList candidate.Classes)
+                    (ImageSet.size candidate.Test)
+                    settings.Images
+                    path
             | None -> CorruptedSuite.run settings.Report settings.Frost classify candidate.Test settings.Key
 
         let relative =
             settings.Baseline
-            |> Option.map (fun (_, baseline) -> CorruptedSuite.relative baseline errors)
+            |> Option.map (fun baseline -> CorruptedSuite.relative baseline.Errors errors)
 
         let severities =
             errors.Corruptions |> List.collect _.Severities |> List.distinct |> List.sort
@@ -199,7 +225,9 @@ module Evaluation =
             lazy
                 (Json.node
                     { Errors = errors
-                      Baseline = settings.Baseline |> Option.map fst
+                      Frost = frostOf settings
+                      Baseline = settings.Baseline |> Option.map _.Weights
+                      BaselineSha256 = settings.Baseline |> Option.map _.Sha256
                       Relative = relative })
           Line =
             [ match errors.CleanError with
@@ -220,9 +248,8 @@ module Evaluation =
           Pictures = []
           Faults = [] }
 
-    /// The network of a corrupted suite's record, to which others are relative: its weights file's name, and its errors. A UserError for any
-    /// other file.
-    let baseline (path: string) : string * CorruptedErrors =
+    /// The network of a corrupted suite's record, to which others are relative. A UserError for any other file.
+    let baseline (path: string) : Baseline =
         let evaluation =
             Errors.reading path (fun () -> File.ReadAllText path)
             |> Json.tryRead<Evaluation>
@@ -234,10 +261,44 @@ module Evaluation =
             | _ -> None
 
         match evaluation, result with
-        | Some evaluation, Some result when not (isNull (box result)) -> evaluation.Weights, result.Errors
+        | Some evaluation, Some result when not (isNull (box result) || isNull (box result.Errors)) ->
+            { Weights = evaluation.Weights
+              Sha256 = evaluation.Sha256
+              Data = evaluation.Data
+              Fingerprint = evaluation.Fingerprint
+              Seed = evaluation.Seed
+              Frost = result.Frost
+              Errors = result.Errors }
         | _ ->
             Errors.user
                 $"{path}: no record of the suite 'corrupted'; name one that 'patchup evaluate --suite corrupted' wrote."
+
+    /// Refuses, before anything is computed, a baseline on other images than the candidate's, and published corrupted images that are not for it.
+    let check (settings: SuiteSettings) (candidate: Candidate) : unit =
+        settings.Corrupted
+        |> Option.iter (CorruptedSuite.check (Array.ofList candidate.Classes) (ImageSet.size candidate.Test))
+
+        match settings.Baseline, settings.Corrupted with
+        | Some baseline, None ->
+            let other what own theirs =
+                Errors.user
+                    $"the baseline {baseline.Weights} was evaluated with {what} {theirs}, and {candidate.Path} is with {own}; evaluate both alike."
+
+            let frost (source: string option) =
+                source |> Option.defaultValue "that are generated"
+
+            if baseline.Fingerprint <> candidate.Fingerprint then
+                other "the data set" candidate.Data baseline.Data
+
+            if baseline.Errors.Images <> ImageSet.count candidate.Test then
+                other "images" (string (ImageSet.count candidate.Test)) (string baseline.Errors.Images)
+
+            if baseline.Seed <> settings.Seed then
+                other "the seed" (string settings.Seed) (string baseline.Seed)
+
+            if baseline.Frost <> frostOf settings then
+                other "frost textures" (frost (frostOf settings)) (frost baseline.Frost)
+        | _ -> ()
 
     // ---- calibration ----
 
@@ -383,6 +444,7 @@ module Evaluation =
           Weights = Path.GetFileName candidate.Path
           Sha256 = candidate.Sha256
           Model = candidate.Model.Name
+          Foreign = candidate.Foreign
           Method = candidate.Method
           Config = candidate.Record |> Option.map _.Config
           Data = candidate.Data

@@ -58,11 +58,12 @@ module Geometry =
     /// Where two numbers count as one: far more than float64 rounds, far less than what PatchUp makes.
     let tolerance = 1e-9
 
-    /// Everything between, and blocks with the same settings, hard and soft; no image is its own partner.
+    /// Everything between, and blocks with the same settings, hard and soft; no image is its own partner. Each pair has draws of its own: with one lambda
+    /// for all of them the slacks of a batch would be that lambda's.
     let methods: (string * Regularizer) list =
-        [ "manifold-mixup", everywhere |> blend (beta 2 2)
-          "soft-patchup", blocks 7 0.5 |> blend (beta 2 2)
-          "hard-patchup", blocks 7 0.5 |> swap ]
+        [ "manifold-mixup", everywhere |> blendEach (beta 2 2)
+          "soft-patchup", perSample (blocks 7 0.5) |> blendEach (beta 2 2)
+          "hard-patchup", perSample (blocks 7 0.5) |> swap ]
         |> List.map (fun (name, step) -> name, step |> at site |> pairedBy Derangement)
 
     let private norm (vector: float[]) =
@@ -74,7 +75,7 @@ module Geometry =
         let a, b = norm u, norm v
 
         if not (a > 0.0 && b > 0.0) then
-            invalidArg (nameof u) "A vector of length 0 or NaN has no angle to another."
+            raise (ArgumentException "A vector of length 0 or NaN has no angle to another.")
 
         let mutable apart = 0.0
         let mutable along = 0.0
@@ -145,7 +146,7 @@ module Geometry =
     /// image's features are all zero, or NaN.
     let measure (key: Key) (candidate: Candidate) : GeometryResult =
         let images =
-            Candidate.spread (min batch (ImageSet.count candidate.Test)) candidate.Test
+            ImageSet.spread (min batch (ImageSet.count candidate.Test)) candidate.Test
 
         let name, _ = candidate.Model.Stages[site - 1]
 

@@ -47,6 +47,8 @@ type CorruptedErrors =
     {
         /// "generated", or the name of what the images were read from.
         Source: string
+        /// Of what the images were read from; None where they are generated.
+        Fingerprint: string option
         /// How many images each corruption and severity has.
         Images: int
         /// Wrong predictions on the images as they are, in percent; None where corrupted images were read, which come without.
@@ -213,8 +215,9 @@ module CorruptedSuite =
     /// What is said of frost that is generated.
     let private substitute = "frost, substitute texture"
 
-    let private record source images clean (errors: CorruptionError list) : CorruptedErrors =
+    let private record source fingerprint images clean (errors: CorruptionError list) : CorruptedErrors =
         { Source = source
+          Fingerprint = fingerprint
           Images = images
           CleanError = clean
           Corruptions = errors
@@ -273,7 +276,7 @@ module CorruptedSuite =
 
         Corruption.all
         |> List.mapi errorsOf
-        |> record "generated" (ImageSet.count set) (Some clean)
+        |> record "generated" None (ImageSet.count set) (Some clean)
 
     /// The errors of a classifier on the images, of 32 x 32 or 64 x 64 pixels, corrupted in all fifteen ways and five severities each. `classify`
     /// gives the classes of a batch of 200 images at most, uint8 `[B,3,H,W]` on the CPU, which it must not keep. Each image's draws depend on the
@@ -307,30 +310,73 @@ module CorruptedSuite =
             else
                 Errors.user $"{path}: its class '{name}' is none of the model's {classes.Length} classes.")
 
-    /// The same on corrupted images that were published, in a folder or an archive as Tiny-ImageNet-C's or CIFAR-10-C's; all that are there.
-    /// `classes` names the classifier's classes in the order of their indices. A UserError where there are no such images, or
-    /// they have other classes.
+    let private using (path: string) (look: Corrupted -> 'a) : 'a =
+        match Corrupted.tryUsing path look with
+        | Some found -> found
+        | None ->
+            Errors.user
+                $"{path}: no corrupted images; a folder or an archive as Tiny-ImageNet-C's or CIFAR-10-C's is needed."
+
+    let private isNumbered (corrupted: Corrupted) =
+        corrupted.Classes = Array.init corrupted.Classes.Length string
+
+    /// The indices, where the images are for a classifier of these classes and this height and width.
+    let private indicesFor path (classes: string[]) (size: int * int) (corrupted: Corrupted) : int[] =
+        // Names tell which classes they are; of numbers all that can be told is how many.
+        if isNumbered corrupted && corrupted.Classes.Length <> classes.Length then
+            Errors.user
+                $"{path}: it has {corrupted.Classes.Length} classes, and the network tells {classes.Length}; name the corrupted images of its own data set."
+
+        let index = indices path classes corrupted
+        let split = corrupted.Load (fst corrupted.Parts.Head) (snd corrupted.Parts.Head)
+
+        try
+            let height, width = ImageSet.size (ImageSet.ofSplit split)
+
+            if (height, width) <> size then
+                Errors.user
+                    $"{path}: its images have {width} x {height} pixels, and those of the network {snd size} x {fst size}; name the corrupted images of its own \
+                      data set."
+        finally
+            Split.dispose split
+
+        index
+
+    /// A UserError where there are no corrupted images, or they are not for a classifier of these classes, height and width.
+    let check (classes: string[]) (size: int * int) (path: string) : unit =
+        using path (indicesFor path classes size >> ignore)
+
+    /// The same on corrupted images that were published, in a folder or an archive as Tiny-ImageNet-C's or CIFAR-10-C's: of each corruption and severity that
+    /// there is all images, or so many, spread evenly. `classes` names the classifier's classes in the order of their indices, and `size` is the height and
+    /// width of its images. A UserError where there are no such images, or they are not for such a classifier.
     let read
         (report: string -> unit)
         (classify: torch.Tensor -> int[])
         (classes: string[])
+        (size: int * int)
+        (images: int option)
         (path: string)
         : CorruptedErrors =
         let look (corrupted: Corrupted) =
-            let index = indices path classes corrupted
+            let index = indicesFor path classes size corrupted
 
             let part (name: string) severity =
                 report $"{name}, severity {severity}"
                 let split = corrupted.Load name severity
 
                 try
-                    let mapped =
-                        { split with
-                            Labels = split.Labels |> Array.map (fun label -> index[label]) }
+                    let all =
+                        ImageSet.ofSplit
+                            { split with
+                                Labels = split.Labels |> Array.map (fun label -> index[label]) }
 
-                    Split.count split,
-                    OnImages.error $"{name} {severity}" classify (fun _ images -> images) (ImageSet.ofSplit mapped)
-                    |> fst
+                    let taken =
+                        match images with
+                        | Some images -> ImageSet.spread images all
+                        | None -> all
+
+                    ImageSet.count taken,
+                    fst (OnImages.error $"{name} {severity}" classify (fun _ images -> images) taken)
                 finally
                     Split.dispose split
 
@@ -345,24 +391,30 @@ module CorruptedSuite =
                 Errors.user
                     $"{path}: its corruptions have from {List.min counts} to {List.max counts} images; fetch it again."
 
-            record
-                corrupted.Name
-                counts.Head
-                None
-                [ for name, severities, parts in results do
-                      let errors = parts |> List.map snd
+            let found =
+                record
+                    corrupted.Name
+                    (Some(corrupted.Fingerprint()))
+                    counts.Head
+                    None
+                    [ for name, severities, parts in results do
+                          let errors = parts |> List.map snd
 
-                      { Corruption = name
-                        Severities = severities
-                        Errors = errors
-                        Sum = List.sum errors
-                        MeanChanges = [] } ]
+                          { Corruption = name
+                            Severities = severities
+                            Errors = errors
+                            Sum = List.sum errors
+                            MeanChanges = [] } ]
 
-        match Corrupted.tryUsing path look with
-        | Some errors -> errors
-        | None ->
-            Errors.user
-                $"{path}: no corrupted images; a folder or an archive as Tiny-ImageNet-C's or CIFAR-10-C's is needed."
+            if isNumbered corrupted then
+                { found with
+                    Notes =
+                        $"{corrupted.Name}: its classes are numbers, which are taken in the order of the network's."
+                        :: found.Notes }
+            else
+                found
+
+        using path look
 
     /// Each corruption's summed error beside a baseline's, and their mean. A UserError where the two records are not of the same corruptions and
     /// severities (generated frost is another corruption than published frost), and where the baseline makes no error.
@@ -371,6 +423,16 @@ module CorruptedSuite =
             record.Corruptions
             |> List.map (fun error -> error.Corruption, error.Severities)
             |> List.sort
+
+        if
+            (baseline.Source, baseline.Fingerprint, baseline.Images)
+            <> (errors.Source, errors.Fingerprint, errors.Images)
+        then
+            let shown (record: CorruptedErrors) =
+                $"{record.Images} images, {record.Source}"
+
+            Errors.user
+                $"the baseline is of other images ({shown baseline}) than this network ({shown errors}); evaluate both on the same ones."
 
         match
             List.except (parts baseline) (parts errors)

@@ -20,22 +20,42 @@ type Findings =
         Faults: string list
     }
 
+/// The network to which the mean corruption error is relative, from its record.
+type Baseline =
+    {
+        /// Its weights file's name.
+        Weights: string
+        Sha256: string
+        /// Of the data set.
+        Data: string
+        Fingerprint: string
+        Seed: int
+        Frost: string option
+        Errors: CorruptedErrors
+    }
+
 /// What suites may depend on beside the candidate.
 [<NoEquality; NoComparison>]
 type SuiteSettings =
     {
         /// All randomness follows from it.
         Key: Key
+        /// Of which the key is made.
+        Seed: int
         /// Told how far a long suite is, in a line.
         Report: string -> unit
         /// Which attacks are run.
         Attacks: AttackPreset
         /// Corrupted images that were published, in a folder or an archive; None to corrupt the test images.
         Corrupted: string option
+        /// How many of the test images, and of published corrupted ones, were asked for; None for all.
+        Images: int option
         /// What is laid over images as frost.
         Frost: FrostTextures
-        /// The network to which the mean corruption error is relative: its weights file's name, and its errors.
-        Baseline: (string * CorruptedErrors) option
+        /// Of the folder of these textures; None where they are generated.
+        FrostFingerprint: string option
+        /// The network to which the mean corruption error is relative.
+        Baseline: Baseline option
     }
 
 /// A part of the evaluation.

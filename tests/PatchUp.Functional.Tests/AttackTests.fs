@@ -598,8 +598,26 @@ let private checkHelp =
         [ Pgd { pgdSettings with Epsilon = 0.3 } ]
         usual
 
+let private checkMoves =
+    selfCheck "moves" "an attack moves something" "it moves none of" quick.Attacks usual
+
+let private checkNearest =
+    selfCheck
+        "reach"
+        "an attack without a bound fools what a single step fools"
+        "however far it may go"
+        (List.skip 1 quick.Attacks)
+        usual
+
 let private selfChecks =
-    [ checkDistance; checkRange; checkZero; checkSteps; checkRestarts; checkHelp ]
+    [ checkDistance
+      checkRange
+      checkZero
+      checkSteps
+      checkRestarts
+      checkHelp
+      checkMoves
+      checkNearest ]
 
 // ---- mutants ----
 
@@ -631,6 +649,22 @@ let private other (change: Attack -> Attack) check name =
     { Name = name
       Row = None
       Broken = change >> Attacks.perturb
+      Check = check }
+
+/// An attack that gives the images back.
+let private idle (name: string) check =
+    { Name = $"{name}: nothing done"
+      Row = None
+      Broken =
+        fun attack key first logits images labels ->
+            if Attacks.name attack = name then
+                { Images = images.clone ()
+                  Trace =
+                    { Fooled = []
+                      Consts = []
+                      AdamSteps = [] } }
+            else
+                Attacks.perturb attack key first logits images labels
       Check = check }
 
 let private mutants: Mutant list =
@@ -704,7 +738,14 @@ let private mutants: Mutant list =
           | Ddn s -> Ddn { s with Steps = max 1 (25 - s.Steps) }
           | attack -> attack)
           checkSteps
-          "DDN: fewer steps where more are asked for" ]
+          "DDN: fewer steps where more are asked for"
+      idle "fgsm" checkMoves
+      idle "pgd" checkMoves
+      idle "random-signs" checkMoves
+      idle "deepfool" checkMoves
+      idle "deepfool" checkNearest
+      idle "ddn" checkNearest
+      idle "carlini-wagner" checkNearest ]
 
 /// A sound attack on a network that answers otherwise each time.
 let private restless () : Network =
@@ -992,9 +1033,9 @@ let private suite =
                   (rows |> List.map List.head |> List.countBy id)
                   [ "fgsm", 3
                     "pgd", 1
-                    "deepfool", 2
-                    "ddn", 2
-                    "carlini-wagner", 2
+                    "deepfool", 3
+                    "ddn", 3
+                    "carlini-wagner", 3
                     "random-signs", 1 ]
                   "lines")
       }
@@ -1063,6 +1104,44 @@ let private suite =
                   report.Masking.Flags
                   (fun flag -> flag.StartsWith "pgd is weaker than random-signs at eps 0.05")
                   "the second")
+      }
+
+      test "the probe is spread over the images, of those that are classified rightly" {
+          Scope.value (fun () ->
+              // Sorted by class, as test sets often are: every third image is classified wrongly.
+              let network = usual ()
+              let seen = ResizeArray<int[]>()
+              let x = images 90 (Key.ofSeed 21)
+              let found = Attacks.predictions network.Logits x
+              let sound = subject 90 network
+
+              let sorted =
+                  { sound with
+                      Labels =
+                          found
+                          |> Array.mapi (fun i label -> if i % 3 = 0 then (label + 1) % 2 else label)
+                      Images =
+                          fun indices ->
+                              seen.Add indices
+                              sound.Images indices }
+
+              let report =
+                  measure
+                      Attacks.perturb
+                      { quick with
+                          Attacks = ddnOnly
+                          Probe = 10 }
+                      sorted
+
+              Expect.isEmpty report.Unchecked "all checks could fire"
+
+              let probe = seen |> Seq.filter (fun indices -> indices.Length = 10) |> Seq.last
+              Expect.equal probe [| 1; 10; 19; 28; 37; 46; 55; 64; 73; 82 |] "one in six of those that are right"
+
+              let few =
+                  measure Attacks.perturb { quick with Attacks = ddnOnly } (subject 9 network)
+
+              Expect.hasLength few.Unchecked 2 "too few for any sign test")
       }
 
       test "PGD weaker than FGSM is flagged" {

@@ -630,6 +630,7 @@ let private errorsOf (record: CorruptedErrors) name =
 /// A record in which each corruption's errors are five times this.
 let private flat (error: float) : CorruptedErrors =
     { Source = "generated"
+      Fingerprint = None
       Images = 1
       CleanError = None
       Corruptions =
@@ -787,7 +788,7 @@ let private suites =
                   100.0 * float others / float split.Labels.Length)
               |> Option.get
 
-          let errors = CorruptedSuite.read ignore toFirst model path
+          let errors = CorruptedSuite.read ignore toFirst model (64, 64) None path
           Expect.equal errors.CleanError None "no clean error"
           Expect.equal errors.Images 6 "six images"
 
@@ -804,7 +805,11 @@ let private suites =
           Expect.equal (Json.tryRead<CorruptedErrors>(Json.show errors)) (Some errors) "JSON"
 
           DataModelTests.refused [ "tiny-imagenet-c.tar"; classes[0]; "2 classes" ] (fun () ->
-              CorruptedSuite.read ignore toFirst [| "cat"; "dog" |] path |> ignore))
+              CorruptedSuite.read ignore toFirst [| "cat"; "dog" |] (64, 64) None path
+              |> ignore)
+
+          DataModelTests.refused [ "its images have 64 x 64 pixels"; "32 x 32" ] (fun () ->
+              CorruptedSuite.check model (32, 32) path))
 
       testCase "published images are read: NumPy files" (fun () ->
           inFolder (fun folder ->
@@ -828,17 +833,60 @@ let private suites =
                          yield! Array.create (3 * 32 * 32) level |]
 
               bytes |> npy "|u1" "10, 32, 32, 3" |> write "fog.npy"
-              let errors = CorruptedSuite.read ignore byMean [| "dark"; "bright" |] folder
+
+              let errors =
+                  CorruptedSuite.read ignore byMean [| "dark"; "bright" |] (32, 32) None folder
+
               Expect.equal (errorsOf errors "fog") [ 0.0; 0.0; 0.0; 0.0; 100.0 ] "errors by severity"
               Expect.equal errors.MeanError 20.0 "their mean"
               Expect.equal errors.Images 2 "images"
+              Expect.exists errors.Notes (fun note -> note.Contains "its classes are numbers") "not told by name"
 
-              DataModelTests.refused [ "'1'"; "1 classes" ] (fun () ->
-                  CorruptedSuite.read ignore byMean [| "a" |] folder |> ignore))
+              // The bright one of each severity.
+              let one =
+                  CorruptedSuite.read ignore byMean [| "dark"; "bright" |] (32, 32) (Some 1) folder
+
+              Expect.equal one.Images 1 "as many as asked for"
+              Expect.equal (errorsOf one "fog") [ 0.0; 0.0; 0.0; 0.0; 100.0 ] "theirs"
+
+              DataModelTests.refused [ "images 3"; "1 .. 2" ] (fun () ->
+                  CorruptedSuite.read ignore byMean [| "dark"; "bright" |] (32, 32) (Some 3) folder
+                  |> ignore)
+
+              for classes in [ [| "a" |]; [| "a"; "b"; "c" |] ] do
+                  DataModelTests.refused [ "it has 2 classes"; $"tells {classes.Length}" ] (fun () ->
+                      CorruptedSuite.check classes (32, 32) folder)
+
+              // The same files are the same images, wherever they are; others are not.
+              let changed = Path.Combine(folder, "..", Path.GetFileName folder + "-changed")
+
+              try
+                  Directory.CreateDirectory changed |> ignore
+
+                  for file in Directory.GetFiles folder do
+                      File.Copy(file, Path.Combine(changed, Path.GetFileName file))
+
+                  let read () =
+                      CorruptedSuite.read ignore byMean [| "dark"; "bright" |] (32, 32) None changed
+
+                  let moved = read ()
+                  Expect.equal moved.Fingerprint errors.Fingerprint "moved"
+
+                  Array.rev bytes
+                  |> npy "|u1" "10, 32, 32, 3"
+                  |> fun bytes -> File.WriteAllBytes(Path.Combine(changed, "fog.npy"), bytes)
+
+                  let other = { read () with Source = moved.Source }
+                  Expect.notEqual other.Fingerprint moved.Fingerprint "other images"
+
+                  DataModelTests.refused [ "the baseline is of other images" ] (fun () ->
+                      CorruptedSuite.relative moved other |> ignore)
+              finally
+                  Directory.Delete(changed, true))
 
           inFolder (fun folder ->
               DataModelTests.refused [ folder; "no corrupted images" ] (fun () ->
-                  CorruptedSuite.read ignore byMean [| "a" |] folder |> ignore)))
+                  CorruptedSuite.check [| "a" |] (32, 32) folder)))
 
       testCase "images of other sizes, and none, are refused" (fun () ->
           let split = split 2 28

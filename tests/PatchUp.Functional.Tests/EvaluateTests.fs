@@ -117,6 +117,10 @@ let private onEdges: Answer[] =
            rightAt (float b / 15.0)
            rightAt ((float b - 0.5) / 15.0) |]
 
+/// Answers of one confidence, the right ones first.
+let private tied: Answer[] =
+    Array.init 31 (fun i -> Answer.ofLogits (if i < 16 then 0 else 1) [| 1.0; 0.5 |])
+
 let private seeds = Gen.choose (0, 1_000_000) |> Arb.fromGen
 
 let private none what (faults: string list) : Verdict =
@@ -210,12 +214,18 @@ let private calibrationTests =
           forAll "no answers have a faulty calibration" 300 seeds (fun seed ->
               let answers = answers seed
 
-              [ answers; Array.append answers onEdges; onEdges ]
+              [ answers; Array.append answers onEdges; onEdges; Array.append answers tied ]
               |> List.collect (fun answers -> CalibrationResult.faults answers (CalibrationResult.ofAnswers answers))
               |> none "a fault")
 
-          forAll "the order of the images is of no account where confidences differ" 100 seeds (fun seed ->
-              let answers = answers seed |> Array.distinctBy _.Confidence
+          forAll "the order of the images is of no account, whether confidences differ or not" 100 seeds (fun seed ->
+              let answers =
+                  answers seed
+                  |> Array.map (fun answer ->
+                      { answer with
+                          Confidence = max 0.5 (round (4.0 * answer.Confidence) / 4.0) })
+                  |> Array.append (answers (seed + 1))
+
               let order = Key.permutation answers.Length (Key.ofSeed seed)
 
               let errors answers =
@@ -277,6 +287,7 @@ let private against (metrics: Metrics) : string option =
           "top5_accuracy", (answers |> Array.averageBy (fun answer -> if answer.IsTopFive then 1.0 else 0.0)) ]
 
     [ yield! CalibrationResult.faults all (metrics.Calibrate all)
+      yield! CalibrationResult.faults tied (metrics.Calibrate tied)
       yield! CalibrationResult.faults answers found
       yield! Evaluation.cleanFaults answers (metrics.Clean answers)
       for name, value in numbers do
@@ -515,6 +526,24 @@ let private mutants: (string * Metrics) list =
                           Count = part.Length
                           Accuracy = Some(part |> Array.averageBy (fun answer -> if answer.IsRight then 1.0 else 0.0))
                           Confidence = Some(part |> Array.averageBy _.Confidence) } ] }))
+      "equal confidences in the images' order in bins of equal mass",
+      calibrating (fun answers ->
+          mass (fun _ ->
+              let parts = answers |> List.ofArray |> List.sortBy _.Confidence |> List.splitInto 15
+
+              let right (answer: Answer) = if answer.IsRight then 1.0 else 0.0
+
+              { Ece =
+                  (parts
+                   |> List.sumBy (List.sumBy (fun answer -> right answer - answer.Confidence) >> abs))
+                  / float answers.Length
+                Bins =
+                  [ for part in parts ->
+                        { Lower = part.Head.Confidence
+                          Upper = (List.last part).Confidence
+                          Count = part.Length
+                          Accuracy = Some(List.averageBy right part)
+                          Confidence = Some(List.averageBy _.Confidence part) } ] }))
       "bins of equal mass without the rest",
       calibrating (fun answers ->
           let pairs = answers |> Array.map (fun answer -> answer.Confidence, answer.IsRight)
@@ -604,6 +633,7 @@ let private mutantTests =
                         Stages = []
                         Normalise = id }
                     Classes = []
+                    Foreign = None
                     Method = None
                     Record = None
                     Data = ""
@@ -614,10 +644,13 @@ let private mutantTests =
                   try
                       Evaluation.run
                           { Key = Key.ofSeed 0
+                            Seed = 0
                             Report = ignore
                             Attacks = AttackSuite.demo
                             Corrupted = None
+                            Images = None
                             Frost = Substitute
+                            FrostFingerprint = None
                             Baseline = None }
                           suite
                           candidate
@@ -876,6 +909,20 @@ let private using (candidate: Candidate) (look: Candidate -> 'a) : 'a =
     finally
         Candidate.dispose candidate
 
+/// The weights with one that is not a number.
+let private diverged (folder: string) (weights: string) : string =
+    let _, model = Checkpoint.read weights
+    let header = Safetensors.header weights
+
+    Scope.value (fun () ->
+        use _ = torch.no_grad ()
+        (Model.state model |> List.head |> snd).copy_(Scope.number nan) |> ignore)
+
+    let path = Path.Combine(folder, "diverged.safetensors")
+    Model.save path header.Metadata model
+    Model.dispose model
+    path
+
 /// The suites that take no time.
 let private quick =
     Evaluation.suites
@@ -1001,7 +1048,75 @@ let private verbTests =
                   let found = evaluationOf (Path.Combine(alone, $"{name}.corrupted.json"))
                   Expect.equal (value found.Result "relative.mce") 100.0 "the mean corruption error"
                   Expect.equal (found.Result["baseline"].GetValue<string>()) (name + ".safetensors") "of what"
-                  Expect.isNull (evaluationOf corrupted).Result["relative"] "none without a baseline"))
+                  Expect.isNull (evaluationOf corrupted).Result["relative"] "none without a baseline"
+
+                  // A baseline on other images, of other draws, or another data set, is refused before anything is computed.
+                  let elsewhere = Path.Combine(folder, "elsewhere.json")
+
+                  Json.write
+                      elsewhere
+                      { evaluationOf corrupted with
+                          Fingerprint = "00"
+                          Data = "SVHN" }
+
+                  for options, expected in
+                      [ [ "--images"; "5"; "--baseline"; corrupted ], "was evaluated with images 4"
+                        [ "--images"; "4"; "--seed"; "1"; "--baseline"; corrupted ], "was evaluated with the seed 0"
+                        [ "--images"; "4"; "--baseline"; elsewhere ], "was evaluated with the data set SVHN" ] do
+                      let code, printed, err =
+                          patchup ([ "evaluate"; weights; "--suite"; "corrupted"; "--out"; alone ] @ options)
+
+                      Expect.equal (code, printed) (2, "") expected
+                      Expect.stringContains err expected expected
+                      Expect.isFalse (err.Contains "corruption 1 of") "nothing computed"))
+
+          testCase "frost of a folder is told by its pictures, and so is a baseline's" (fun () ->
+              inFolder (fun folder ->
+                  let weights = trainedIn folder "run" []
+                  let name = Path.GetFileNameWithoutExtension weights
+
+                  let textures (level: byte) =
+                      let path =
+                          Directory.CreateDirectory(Path.Combine(folder, $"frost-{level}")).FullName
+
+                      let picture: Pixels =
+                          { DataModelTests.image 1 300 300 with
+                              Planes = Array.create (3 * 300 * 300) level }
+
+                      use bitmap = Images.toBitmap picture
+                      Images.writePng (Path.Combine(path, "1.png")) bitmap
+                      path
+
+                  let evaluate level (more: string list) =
+                      let out = Path.Combine(folder, $"out-{level}")
+
+                      patchup (
+                          [ "evaluate"
+                            weights
+                            "--suite"
+                            "corrupted"
+                            "--images"
+                            "1"
+                            "--frost"
+                            textures level
+                            "--out"
+                            out ]
+                          @ more
+                      ),
+                      Path.Combine(out, $"{name}.corrupted.json")
+
+                  let (code, _, err), bright = evaluate 200uy []
+                  Expect.equal code 0 err
+                  let (_, _, _), dark = evaluate 10uy []
+
+                  let frost path =
+                      (evaluationOf path).Result["frost"].GetValue<string>()
+
+                  Expect.notEqual (frost bright) (frost dark) "told apart"
+
+                  let (code, _, err), _ = evaluate 10uy [ "--baseline"; bright ]
+                  Expect.equal code 2 err
+                  Expect.stringContains err "was evaluated with frost textures" "refused"))
 
           testCase "several networks stand in one table, and JSON has all records" (fun () ->
               inFolder (fun folder ->
@@ -1035,7 +1150,58 @@ let private verbTests =
                   let records = JsonNode.Parse(json).AsArray()
                   Expect.equal records.Count 2 "two records"
                   Expect.equal (records[1].["method"].GetValue<string>()) "mixup" "in their order"
-                  Expect.stringContains err "clean: 30 images" "progress does not mix with it"))
+                  Expect.stringContains err "clean: 30 images" "progress does not mix with it"
+
+                  let printed, _ =
+                      succeed
+                          [ "evaluate"
+                            first
+                            second
+                            "--suite"
+                            "attacks"
+                            "--out"
+                            out
+                            "--images"
+                            "2" ]
+
+                  for path in [ first; second ] do
+                      Expect.stringContains
+                          printed
+                          $"\n\n{Path.GetFileNameWithoutExtension path}:\n\nThe preset demo"
+                          "whose details these are"))
+
+          testCase "what goes wrong with the last network costs nothing of the others" (fun () ->
+              inFolder (fun folder ->
+                  let first = trainedIn folder "run" []
+
+                  let evaluate more =
+                      patchup ([ "evaluate"; first ] @ more @ [ "--suite"; "clean" ])
+
+                  // What can be known before is said before.
+                  let code, printed, err = evaluate [ Path.Combine(folder, "none.safetensors") ]
+                  Expect.equal (code, printed) (2, "") err
+                  Expect.isFalse (err.Contains "test images") "nothing computed"
+                  Expect.isFalse (Directory.Exists(Path.Combine(folder, "run", "evaluations"))) "nothing written"
+
+                  // What cannot, after what was found.
+                  let code, printed, err = evaluate [ diverged folder first ]
+                  Expect.equal code 1 err
+                  Expect.stringContains printed (Path.GetFileNameWithoutExtension first) "its table"
+                  Expect.stringContains printed "written  " "its files"
+                  Expect.stringContains err "not finite" "the other"))
+
+          testCase "a damaged record beside the weights is named" (fun () ->
+              inFolder (fun folder ->
+                  let weights = trainedIn folder "run" []
+
+                  let record =
+                      Directory.GetFiles(Path.Combine(folder, "run", "records")) |> Array.exactlyOne
+
+                  for text in [ "null"; "{}"; "{"; """{"config": null}""" ] do
+                      File.WriteAllText(record, text)
+                      let code, printed, err = patchup [ "evaluate"; weights; "--suite"; "clean" ]
+                      Expect.equal (code, printed) (2, "") err
+                      Expect.stringContains err $"{record}: damaged" text))
 
           testCase "weights of PyTorch's are evaluated as its network would" (fun () ->
               inFolder (fun folder ->
@@ -1074,7 +1240,7 @@ let private verbTests =
 
                       let record = JsonNode.Parse(json).[0]
                       let dataset = Dataset.embedded ()
-                      let test = dataset.Test |> ImageSet.ofSplit |> Candidate.spread 50
+                      let test = dataset.Test |> ImageSet.ofSplit |> ImageSet.spread 50
                       Model.eval model
 
                       /// By the reference, of images normalised so.
@@ -1119,7 +1285,7 @@ let private verbTests =
                           Split.dispose all.Train
 
                           { own with
-                              Test = all.Test |> ImageSet.ofSplit |> Candidate.spread 130 }
+                              Test = all.Test |> ImageSet.ofSplit |> ImageSet.spread 130 }
 
                   using candidate (fun candidate ->
                       let sites = Activations.measure candidate
@@ -1241,6 +1407,9 @@ let private verbTests =
                         [ weights; "--data"; dataset [ "a"; "b" ] 32 ], "tells 10 classes"
                         [ weights; "--data"; dataset ten 32 ], "its class 0 is 'airplane'"
                         [ weights; "--mean"; "0"; "0"; "0" ], "evaluate: --mean is for another program's weights"
+                        [ foreign; "--mean"; "125"; "123"; "114" ] @ foreignOptions,
+                        "--mean 125: the numbers are on the scale of [0,1]"
+                        [ foreign; "--std"; "0"; "1"; "1" ] @ foreignOptions, "--std 0"
                         [ foreign; "--class-names"; at "names.txt" ] @ foreignOptions, "its class 0 is 'c0'"
                         [ foreign; "--model"; "resnet-18" ], "no fc.weight"
                         [ weights; copy; "--out"; out ], "two checkpoints"
@@ -1266,28 +1435,22 @@ let private verbTests =
 
           testCase "a network that diverged fails the run, and writes nothing" (fun () ->
               inFolder (fun folder ->
-                  let weights = trainedIn folder "run" []
-                  let _, model = Checkpoint.read weights
-                  let header = Safetensors.header weights
-
-                  Scope.value (fun () ->
-                      use _ = torch.no_grad ()
-                      (Model.state model |> List.head |> snd).copy_(Scope.number nan) |> ignore)
-
-                  let diverged = Path.Combine(folder, "diverged.safetensors")
-                  Model.save diverged header.Metadata model
-                  Model.dispose model
+                  let diverged = diverged folder (trainedIn folder "run" [])
 
                   for suite, expected in
                       [ "clean", "not finite"
                         "calibration", "not finite"
                         "activations", "not finite"
-                        "geometry", "angle" ] do
+                        "attacks", "not finite"
+                        "deformed", "not finite"
+                        "corrupted", "not finite"
+                        "geometry", "has no angle to another." ] do
                       let code, out, err =
                           patchup [ "evaluate"; diverged; "--suite"; suite; "--images"; "4" ]
 
                       Expect.equal (code, out) (1, "") suite
                       Expect.stringContains err expected suite
+                      Expect.isFalse (err.Contains "Parameter") "a sentence"
 
                   Expect.equal (names folder) [ "diverged.safetensors" ] "nothing is written")) ]
 

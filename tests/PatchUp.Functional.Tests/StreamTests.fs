@@ -558,6 +558,148 @@ let private program =
                       "live tensors")
           }
 
+          test "a run that was tested on some of its images in files is evaluated on these" {
+              inFolder (fun folder ->
+                  let data = Path.Combine(folder, "data")
+                  put data (pictures "val" 6)
+                  let out = Path.Combine(folder, "out")
+
+                  succeed (
+                      [ "train"
+                        "--data"
+                        data
+                        "--image-size"
+                        "40"
+                        "--test-per-class"
+                        "3"
+                        "--out"
+                        out ]
+                      @ tiny
+                  )
+                  |> ignore
+
+                  let weights = Directory.GetFiles(Path.Combine(out, "weights")) |> Array.exactlyOne
+
+                  let evaluate suite options =
+                      patchup ([ "evaluate"; weights; "--data"; data; "--suite"; suite ] @ options)
+
+                  let code, _, err = evaluate "clean" []
+                  Expect.equal code 0 err
+
+                  let found: Evaluation =
+                      Directory.GetFiles(Path.Combine(out, "evaluations"))
+                      |> Array.exactlyOne
+                      |> File.ReadAllText
+                      |> Json.tryRead
+                      |> Option.get
+
+                  let result: CleanResult = found.Result.ToJsonString() |> Json.tryRead |> Option.get
+                  Expect.equal found.Images 6 "three of each class"
+                  Expect.equal result.Error.Value (recordOf out).TestError "the run's own error"
+
+                  // There are no corruptions of this size.
+                  let code, _, err = evaluate "corrupted" []
+                  Expect.equal code 2 err
+                  Expect.stringContains err "corrupted: the images have 40 x 40 pixels" "refused"
+
+                  let code, _, err = evaluate "clean" [ "--images"; "7" ]
+                  Expect.equal code 2 err
+                  Expect.stringContains err "the test set has 6" "too many")
+          }
+
+          test "no suite computes more large images at a time than fit the memory" {
+              inFolder (fun folder ->
+                  put folder (pictures "val" 1)
+                  let all = (Corpus.inFiles few 512 folder).Test
+
+                  // Three images of 512 x 512 have the pixels of 250 of 64 x 64, and a part of a fourth.
+                  let places = [| 0; 2; 5; 6 |]
+                  let most = ref 0L
+                  use pool = torch.nn.AdaptiveAvgPool2d 1L
+
+                  use rest =
+                      torch.nn.Sequential(
+                          struct ("flat", torch.nn.Flatten() :> torch.nn.Module<_, _>),
+                          struct ("fc", torch.nn.Linear(3L, 2L) :> torch.nn.Module<_, _>)
+                      )
+
+                  use whole =
+                      torch.nn.Sequential(
+                          struct ("pool", pool :> torch.nn.Module<_, _>),
+                          struct ("rest", rest :> torch.nn.Module<_, _>)
+                      )
+
+                  let candidate =
+                      { Path = "w.safetensors"
+                        Sha256 = ""
+                        Model =
+                          { Name = ""
+                            Module = whole
+                            Stages = [ "pool", pool.call; "rest", rest.call ]
+                            Normalise =
+                              fun images ->
+                                  most.Value <- max most.Value images.shape[0]
+                                  images.alias () }
+                        Classes = [ "a"; "b" ]
+                        Foreign = None
+                        Method = None
+                        Record = None
+                        Data = ""
+                        Fingerprint = ""
+                        Test = ImageSet.select places all }
+
+                  let settings =
+                      { Key = Key.ofSeed 0
+                        Seed = 0
+                        Report = ignore
+                        Attacks =
+                          { AttackSuite.demo with
+                              FgsmNormalised = []
+                              Attacks = [] }
+                        Corrupted = None
+                        Images = None
+                        Frost = Substitute
+                        FrostFingerprint = None
+                        Baseline = None }
+
+                  let suite name =
+                      Evaluation.suites |> List.find (fun suite -> suite.Name = name)
+
+                  let largest (run: unit -> unit) =
+                      most.Value <- 0L
+                      Expect.equal (left run) 0L "live tensors"
+                      most.Value
+
+                  for name in [ "clean"; "calibration"; "activations"; "attacks" ] do
+                      let run () =
+                          Evaluation.run settings (suite name) candidate |> ignore
+
+                      Expect.equal (largest run) 3L name
+
+                  // As of deformed and corrupted images.
+                  let classes = ref Array.empty
+
+                  let run () =
+                      Scope.value (fun () -> classes.Value <- Candidate.classify candidate (ImageSet.bytes all places))
+
+                  Expect.equal (largest run) 3L "bytes"
+
+                  Expect.equal
+                      classes.Value
+                      (Candidate.answers candidate candidate.Test |> Array.map _.Predicted)
+                      "the same classes"
+
+                  // A damaged image is named, whoever reads it.
+                  let damaged = Path.Combine(folder, "val", "b", "3.JPEG")
+                  File.WriteAllBytes(damaged, Array.zeroCreate (int (FileInfo damaged).Length))
+
+                  for read in
+                      [ fun () -> Candidate.answers candidate candidate.Test |> ignore
+                        fun () -> (ImageSet.bytes all places).Dispose()
+                        fun () -> (ImageSet.plain all places).Dispose() ] do
+                      Expect.equal (left (fun () -> refused [ "val/b/3.JPEG" ] read)) 0L "live tensors")
+          }
+
           test "results do not depend on workers, and say what was trained on" {
               inFolder (fun folder ->
                   let data = Path.Combine(folder, "data")
