@@ -28,8 +28,12 @@ type PaperColumn =
 
 /// A method: for every column, its values over the seeds, of which there may be none.
 type PaperRow =
-    { Method: string
-      Cells: float list list }
+    {
+        Method: string
+        Cells: float list list
+        /// Why its numbers are not to be ranked with others'; None where they are.
+        Caveat: string option
+    }
 
 /// What a picture of a table shows: bars, or lines where the columns have an order.
 type PaperPicture =
@@ -64,12 +68,17 @@ type PaperTable =
 module PaperTable =
 
     let private number digits (value: float) =
-        value.ToString($"F{digits}", CultureInfo.InvariantCulture)
+        let text = value.ToString($"F{digits}", CultureInfo.InvariantCulture)
+        // What rounds to nothing has no sign.
+        if text.TrimStart('-').Trim('0', '.') = "" then
+            text.TrimStart '-'
+        else
+            text
 
     /// Whether each cell of a column is a best one, as far as its digits tell: what is shown equal is equally good. Published columns have no best.
     let best (column: PaperColumn) (cells: float list list) : bool list =
         let shown (values: float list) =
-            Math.Round(List.average values, column.Digits)
+            Double.Parse(number column.Digits (Statistics.spread values).Mean, CultureInfo.InvariantCulture)
 
         let means = cells |> List.filter (List.isEmpty >> not) |> List.map shown
 
@@ -82,10 +91,23 @@ module PaperTable =
         cells
         |> List.map (fun values -> not values.IsEmpty && target = Some(shown values))
 
+    let private isOwn (column: PaperColumn) = column.Source.IsNone
+
+    /// The largest number of seeds that a cell of the program's has.
+    let private seeds (table: PaperTable) : int =
+        [ for row in table.Rows do
+              for column, values in List.zip table.Columns row.Cells do
+                  if isOwn column then
+                      values.Length ]
+        |> List.fold max 0
+
     /// The cells as text, of which `bold` marks the best and `plusMinus` stands before the deviation.
     let private texts (bold: string -> string) (plusMinus: string) (table: PaperTable) : string list list =
+        let seeds = seeds table
+
         let cells i =
-            table.Rows |> List.map (fun row -> row.Cells[i])
+            table.Rows
+            |> List.map (fun row -> if row.Caveat.IsSome then [] else row.Cells[i])
 
         let bests =
             if table.IsOneScale then
@@ -111,7 +133,35 @@ module PaperTable =
                         | Some deviation -> $"{mean}{plusMinus}{number column.Digits deviation}"
                         | None -> mean
 
-                    if bests[c][r] then bold text else text))
+                    (if bests[c][r] then bold text else text)
+                    + (if isOwn column && values.Length < seeds then
+                           $" ({values.Length})"
+                       else
+                           "")))
+
+    /// The methods, those with a caveat marked.
+    let private methods (dagger: string) (quote: string -> string) (table: PaperTable) : string list =
+        [ for row in table.Rows ->
+              match row.Caveat with
+              | Some _ -> $"{quote row.Method} {dagger}"
+              | None -> quote row.Method ]
+
+    /// Of the table, and of what is marked in it.
+    let private notes (table: PaperTable) : string list =
+        let seeds = seeds table
+
+        [ yield! table.Notes
+          if
+              table.Rows
+              |> List.exists (fun row ->
+                  List.zip table.Columns row.Cells
+                  |> List.exists (fun (column, values) -> isOwn column && not values.IsEmpty && values.Length < seeds))
+          then
+              $"In brackets after a cell: how many seeds it is of, where these are not {seeds}; means of other seeds are not to be compared closely."
+          for row in table.Rows do
+              match row.Caveat with
+              | Some caveat -> $"† {row.Method}: {caveat}; it is not ranked."
+              | None -> () ]
 
     /// What it is of.
     let title (table: PaperTable) : string =
@@ -129,14 +179,15 @@ module PaperTable =
     let markdown (table: PaperTable) : string =
         let rows =
             texts (fun text -> $"**{text}**") " ± " table
-            |> List.map2 (fun (row: PaperRow) cells -> $"`{row.Method}`" :: cells) table.Rows
+            |> List.map2 (fun name cells -> name :: cells) (methods "†" (fun name -> $"`{name}`") table)
 
         [ $"## {title table}"
           Tables.ruled ("method" :: List.map heading table.Columns) rows ]
-        @ table.Notes
+        @ notes table
         |> String.concat "\n\n"
 
-    /// A line for every cell: method, column, source, mean, deviation and how many seeds; numbers unrounded, empty where they are missing.
+    /// A line for every cell: method, column, source, mean, deviation, how many seeds, and why it is not to be ranked; numbers unrounded, empty where they
+    /// are missing.
     let csv (table: PaperTable) : string =
         let exact (value: float) =
             value.ToString("R", CultureInfo.InvariantCulture)
@@ -144,9 +195,10 @@ module PaperTable =
         [ for row in table.Rows do
               for column, values in List.zip table.Columns row.Cells do
                   let source = Option.defaultValue "" column.Source
+                  let caveat = Option.defaultValue "" row.Caveat
 
                   if values.IsEmpty then
-                      [ row.Method; column.Heading; source; ""; ""; "0" ]
+                      [ row.Method; column.Heading; source; ""; ""; "0"; caveat ]
                   else
                       let spread = Statistics.spread values
 
@@ -155,8 +207,9 @@ module PaperTable =
                         source
                         exact spread.Mean
                         spread.Deviation |> Option.map exact |> Option.defaultValue ""
-                        string values.Length ] ]
-        |> Tables.separated [ "method"; "column"; "source"; "mean"; "sd"; "seeds" ]
+                        string values.Length
+                        caveat ] ]
+        |> Tables.separated [ "method"; "column"; "source"; "mean"; "sd"; "seeds"; "caveat" ]
 
     /// Text as LaTeX prints it.
     let escape (text: string) : string =
@@ -190,13 +243,16 @@ module PaperTable =
           "\\hline"
           line ("method" :: (table.Columns |> List.map (heading >> escape)))
           "\\hline"
-          for row, cells in List.zip table.Rows (texts (fun text -> "\\textbf{" + text + "}") " $\\pm$ " table) do
-              line (escape row.Method :: cells)
+          for name, cells in
+              List.zip
+                  (methods "$\\dagger$" escape table)
+                  (texts (fun text -> "\\textbf{" + text + "}") " $\\pm$ " table) do
+              line (name :: cells)
           "\\hline"
           "\\end{tabular}"
-          for note in table.Notes do
+          for note in notes table do
               ""
-              escape note
+              (escape note).Replace("†", "$\\dagger$")
           "\\end{table}" ]
         |> String.concat "\n"
 
@@ -204,6 +260,8 @@ module PaperTable =
 type Published =
     {
         Data: string
+        /// How many it has.
+        Classes: int
         /// Whose they are, with network and schedule.
         Source: string
         /// error or top-5 error.
@@ -218,20 +276,23 @@ module PaperTables =
 
     /// Numbers that others published.
     let published: Published list =
-        let openMixup data network numbers =
+        let openMixup data classes network numbers =
             { Data = data
+              Classes = classes
               Source = $"OpenMixup, {network}"
               Quantity = "error"
               Values = List.zip [ "none"; "mixup"; "cutmix"; "manifold-mixup"; "puzzlemix" ] numbers }
 
-        let cutout data network plain own =
+        let cutout data classes network plain own =
             { Data = data
+              Classes = classes
               Source = $"Cutout's authors, {network}"
               Quantity = "error"
               Values = [ "none", plain; "cutout", own ] }
 
         let imageNet quantity numbers =
             { Data = "ImageNet"
+              Classes = 1000
               Source = "CutMix's and PuzzleMix's authors, ResNet-50, 300 epochs"
               Quantity = quantity
               Values =
@@ -245,16 +306,16 @@ module PaperTables =
                       "puzzlemix" ]
                     numbers }
 
-        [ openMixup "CIFAR-10" "ResNet-18, 200 epochs" [ 5.13; 4.30; 3.89; 3.96; 3.58 ]
-          openMixup "CIFAR-10" "ResNet-18, 1200 epochs" [ 4.41; 3.16; 3.44; 2.98; 2.87 ]
-          cutout "CIFAR-10" "WRN-28-10" 3.87 3.08
-          cutout "CIFAR-10" "ResNet-18" 4.72 3.99
-          openMixup "CIFAR-100" "ResNet-18, 200 epochs" [ 23.58; 21.48; 20.55; 20.82; 20.04 ]
-          openMixup "CIFAR-100" "ResNet-18, 1200 epochs" [ 21.45; 20.76; 21.71; 19.79; 18.90 ]
-          openMixup "CIFAR-100" "WRN-28-8, 400 epochs" [ 18.37; 17.18; 15.55; 16.76; 14.98 ]
-          cutout "CIFAR-100" "WRN-28-10" 18.8 18.41
-          cutout "CIFAR-100" "ResNet-18" 22.46 21.96
-          openMixup "Tiny-ImageNet" "ResNet-18, 400 epochs" [ 38.32; 36.14; 34.47; 35.85; 34.19 ]
+        [ openMixup "CIFAR-10" 10 "ResNet-18, 200 epochs" [ 5.13; 4.30; 3.89; 3.96; 3.58 ]
+          openMixup "CIFAR-10" 10 "ResNet-18, 1200 epochs" [ 4.41; 3.16; 3.44; 2.98; 2.87 ]
+          cutout "CIFAR-10" 10 "WRN-28-10" 3.87 3.08
+          cutout "CIFAR-10" 10 "ResNet-18" 4.72 3.99
+          openMixup "CIFAR-100" 100 "ResNet-18, 200 epochs" [ 23.58; 21.48; 20.55; 20.82; 20.04 ]
+          openMixup "CIFAR-100" 100 "ResNet-18, 1200 epochs" [ 21.45; 20.76; 21.71; 19.79; 18.90 ]
+          openMixup "CIFAR-100" 100 "WRN-28-8, 400 epochs" [ 18.37; 17.18; 15.55; 16.76; 14.98 ]
+          cutout "CIFAR-100" 100 "WRN-28-10" 18.8 18.41
+          cutout "CIFAR-100" 100 "ResNet-18" 22.46 21.96
+          openMixup "Tiny-ImageNet" 200 "ResNet-18, 400 epochs" [ 38.32; 36.14; 34.47; 35.85; 34.19 ]
           imageNet "error" [ 23.68; 22.58; 22.93; 22.50; 21.80; 21.40; 21.24 ]
           imageNet "top-5 error" [ 7.05; 6.40; 6.66; 6.21; 6.06; 5.92; 5.71 ] ]
 
@@ -325,20 +386,64 @@ module PaperTables =
             | None -> []
         | _ -> []
 
+    /// All corruptions and severities, as the program makes them.
+    let private usual =
+        [ for name, _ in Corruption.all -> name, [ 1 .. Corruption.severities ] ]
+
     /// What an evaluation's numbers depend on beside its network, its images and its seed.
-    let private manner (found: Evaluation) : string =
+    let private manner (found: Evaluation) : (string * string) list =
         let text = found.Result.ToJsonString()
 
         match found.Suite with
         | "attacks" ->
             match Json.tryRead<AttackReport> text with
-            | Some report -> $", preset {report.Preset}"
-            | None -> ""
+            | Some report -> [ "preset", report.Preset ]
+            | None -> []
         | "corrupted" ->
             match Json.tryRead<CorruptedResult> text with
-            | Some result -> $", images {result.Errors.Source}"
-            | None -> ""
-        | _ -> ""
+            | Some result ->
+                let parts =
+                    [ for each in result.Errors.Corruptions -> each.Corruption.Split(',')[0], each.Severities ]
+
+                [ "corrupted images", result.Errors.Source
+                  match result.Errors.Fingerprint with
+                  | Some fingerprint -> "their fingerprint", fingerprint
+                  | None -> "frost", Option.defaultValue "substitute texture" result.Frost
+                  if parts <> usual then
+                      "corruptions",
+                      [ for name, severities in parts ->
+                            let severities = severities |> List.map string |> String.concat ", "
+                            $"{name} {severities}" ]
+                      |> String.concat "; " ]
+            | None -> []
+        | _ -> []
+
+    /// Why an evaluation's numbers are not to be ranked with others'.
+    let private caveat (found: Evaluation) : string option =
+        match found.Suite with
+        | "attacks" ->
+            Json.tryRead<AttackReport>(found.Result.ToJsonString())
+            |> Option.bind (fun report ->
+                match report.Masking.Flags with
+                | [] -> None
+                | flags ->
+                    let flags = String.concat "; " flags
+                    Some $"its gradients may be masked, so that attacks that follow them say little ({flags})")
+        | _ -> None
+
+    /// Everything that an evaluation's numbers follow from, beside its weights.
+    let private evaluatedOn (found: Evaluation) : (string * string) list =
+        [ "test images", string found.Images
+          "of", found.Data
+          "fingerprint of these", found.Fingerprint
+          "evaluated with seed", string found.Seed
+          "with threads", string found.Threads
+          "on", found.Device
+          "evaluated by recipe", string found.Recipe
+          match found.Foreign with
+          | Some foreign -> "weights read as", Json.line { foreign with ClassNames = None }
+          | None -> ()
+          yield! manner found ]
 
     /// What a folder holds.
     type Found =
@@ -392,53 +497,110 @@ module PaperTables =
             if (List.distinct runs).Length > 1 then
                 warn $"{Records.name config}: its results differ from folder to folder; the first folder's are taken."
 
+        // A run evaluated twice in the same way counts once, also where its weights differ in their last bits.
+        let evaluations =
+            all
+            |> List.collect _.Evaluations
+            |> List.groupBy (fun found ->
+                let network =
+                    match found.Config with
+                    | Some config -> Json.line config
+                    | None -> found.Sha256
+
+                found.Suite, network, evaluatedOn found)
+            |> List.map snd
+
+        for same in evaluations do
+            if (same |> List.distinctBy (fun found -> found.Result.ToJsonString())).Length > 1 then
+                let first = same.Head
+
+                warn
+                    $"{first.Weights}: what the suite {first.Suite} found of it differs from folder to folder; the first folder's is taken."
+
         { Records =
             all
             |> List.collect _.Records
             |> List.distinctBy (fun (record, _) -> record.Config)
-          Evaluations =
-            all
-            |> List.collect _.Evaluations
-            |> List.distinctBy (fun found -> Json.line { found with Weights = "" }) }
+          Evaluations = evaluations |> List.map List.head }
 
-    /// Everything of a configuration that two runs of one table share.
-    let private settings (config: Config) : string =
-        let parts = (Json.node config).AsObject()
-
-        for own in [ "method"; "notation"; "loss"; "cleanLoss"; "seed" ] do
-            parts.Remove own |> ignore
-
-        Json.line parts
+    /// Everything of a configuration that two runs of one table share, by name.
+    let private settings (config: Config) : (string * string) list =
+        [ for KeyValue(name, value) in (Json.node config).AsObject() do
+              if not (List.contains name [ "method"; "notation"; "loss"; "cleanLoss"; "seed" ]) then
+                  name,
+                  (if isNull value then
+                       "none"
+                   else
+                       value.ToJsonString().Trim '"') ]
 
     /// A run's method and numbers by column.
     type private Line =
-        { Setting: string
+        { Setting: (string * string) list
           Data: string
+          Network: string
           Config: Config option
           Label: string
-          Values: (PaperColumn * float) list }
+          Values: (PaperColumn * float) list
+          Caveat: string option }
 
-    /// The published columns of a data set.
+    /// In words.
+    let private listed (setting: (string * string) list) : string =
+        setting
+        |> List.map (fun (name, value) -> $"{name} {value}")
+        |> String.concat ", "
+
+    /// For each of several choices of settings, those in which they differ; a title has data and network anyway.
+    let private differing (settings: (string * string) list list) : string list =
+        let common =
+            if settings.IsEmpty then
+                Set.empty
+            else
+                settings |> List.map Set.ofList |> Set.intersectMany
+
+        let short (value: string) =
+            if value.Length = 64 && value |> Seq.forall Char.IsAsciiHexDigit then
+                value.Substring(0, 8)
+            else
+                value
+
+        [ for setting in settings ->
+              [ for name, value in setting do
+                    if
+                        not (common.Contains(name, value))
+                        && not (List.contains name [ "data"; "of"; "model"; "width" ])
+                    then
+                        name, short value ]
+              |> listed ]
+
+    /// The published columns of a data set, whose name begins with theirs: a name of its own, such as imagenette's or ImageNet-100's, is another set.
     let private known (data: string) =
-        published
-        |> List.filter (fun each ->
+        let isSame (each: Published) =
+            let rest () = data.Substring each.Data.Length
+
+            let number (text: string) =
+                text |> Seq.takeWhile Char.IsDigit |> Array.ofSeq |> String
+
             data.StartsWith(each.Data, StringComparison.OrdinalIgnoreCase)
-            && (data.Length = each.Data.Length || not (Char.IsDigit data[each.Data.Length])))
+            && (match rest () with
+                | "" -> true
+                | rest when rest[0] = '-' && rest.Length > 1 && Char.IsDigit rest[1] ->
+                    number (rest.Substring 1) = string each.Classes
+                | rest -> not (Char.IsLetterOrDigit rest[0]))
+
+        published
+        |> List.filter isSame
         |> List.map (fun each ->
             { column $"published {each.Quantity}, %%" 2 Neither with
                 Source = Some each.Source },
             Map.ofList each.Values)
 
-    let private network (config: Config option) : string =
-        match config with
-        | Some config ->
-            let width =
-                config.Width
-                |> Option.map (fun width -> $" of width {width}")
-                |> Option.defaultValue ""
+    let private network (config: Config) : string =
+        let width =
+            config.Width
+            |> Option.map (fun width -> $" of width {width}")
+            |> Option.defaultValue ""
 
-            $"{config.Model}{width}"
-        | None -> "weights without a run's record"
+        $"{config.Model}{width}"
 
     let private averages (configs: Config list) : string =
         let seeds =
@@ -472,12 +634,31 @@ module PaperTables =
     let private numbered (name: string) (count: int) (i: int) =
         if count = 1 then name else $"{name}-{i + 1}"
 
+    /// What is said where not all methods have the same seeds.
+    let private unequal (seeds: (string * int list) list) : string list =
+        match seeds |> List.map snd |> List.distinct with
+        | []
+        | [ _ ] -> []
+        | _ ->
+            let each =
+                [ for label, seeds in seeds ->
+                      let seeds = seeds |> List.map string |> String.concat ", "
+                      $"{label} {seeds}" ]
+                |> String.concat "; "
+
+            [ $"Not all have the same seeds: {each}." ]
+
+    /// Data and network, and in what a table's settings are not those of the others.
+    let private where (data: string) (network: string) (own: string) =
+        [ data; network; own ] |> List.filter ((<>) "") |> String.concat ", "
+
     /// A table for each choice of settings.
     let private tables name title withPublished picture (lines: Line list) : PaperTable list =
         let groups = lines |> List.groupBy _.Setting
+        let own = groups |> List.map fst |> differing
 
         groups
-        |> List.mapi (fun i (_, lines) ->
+        |> List.mapi (fun i (setting, lines) ->
             let columns = lines |> List.collect (_.Values >> List.map fst) |> List.distinct
             let extra = if withPublished then known lines.Head.Data else []
 
@@ -489,7 +670,7 @@ module PaperTables =
 
             { Name = numbered name groups.Length i
               Title = title
-              Where = $"{lines.Head.Data}, {network lines.Head.Config}"
+              Where = where lines.Head.Data lines.Head.Network own[i]
               Columns = columns @ List.map fst extra
               IsOneScale = false
               Rows =
@@ -497,12 +678,27 @@ module PaperTables =
                       { Method = label
                         Cells =
                           List.map (cell lines label) columns
-                          @ [ for _, errors in extra -> errors |> Map.tryFind label |> Option.toList ] } ]
+                          @ [ for _, errors in extra -> errors |> Map.tryFind label |> Option.toList ]
+                        Caveat =
+                          match
+                              lines
+                              |> List.filter (fun line -> line.Label = label)
+                              |> List.choose _.Caveat
+                              |> List.distinct
+                          with
+                          | [] -> None
+                          | caveats -> Some(String.concat "; " caveats) } ]
               Picture = picture columns
               Notes =
-                [ match lines.Head.Config with
-                  | Some _ -> $"{averages (lines |> List.choose _.Config)} Settings: {lines.Head.Setting}"
-                  | None -> ()
+                [ match lines |> List.choose _.Config with
+                  | [] -> $"Each line is one network. Settings: {listed setting}."
+                  | configs -> $"{averages configs} Settings: {listed setting}."
+                  yield!
+                      unequal
+                          [ for label, lines in lines |> List.groupBy _.Label do
+                                if lines.Head.Config.IsSome then
+                                    label,
+                                    lines |> List.choose _.Config |> List.map _.Seed |> List.distinct |> List.sort ]
                   if not extra.IsEmpty then
                       "Published numbers are of the whole data set and the networks that they name; they are not to be ranked with these." ] })
 
@@ -539,7 +735,12 @@ module PaperTables =
                                   |> Option.defaultValue [] ]
 
                         if cells |> List.exists (List.isEmpty >> not) then
-                            { Method = label; Cells = cells } ]
+                            { Method = label
+                              Cells = cells
+                              Caveat =
+                                tables
+                                |> List.collect _.Rows
+                                |> List.tryPick (fun row -> if row.Method = label then row.Caveat else None) } ]
                 Picture = None
                 Notes = [ "In brackets the table that has a column's settings." ] } ]
 
@@ -576,7 +777,9 @@ module PaperTables =
                                   LearningRate = config.LearningRate / variant.Rate
                                   WeightDecay = config.WeightDecay * variant.Rate }
 
-                          $"{settings setting}, {config.Loss}", (variant, record) ]
+                          settings setting @ [ "loss", config.Loss ], (variant, record) ]
+            // One method under two names, such as a catalogue's and its notation, is one run for each seed.
+            |> List.distinctBy (fun (_, (variant, record)) -> variant, { record.Config with Method = "" })
             |> List.groupBy fst
             |> List.map (fun (setting, found) -> setting, List.map snd found)
             |> List.filter (fun (_, found) ->
@@ -587,7 +790,9 @@ module PaperTables =
                     >
                     1)
 
-        let table i (setting: string, found: (Variant * Record) list) =
+        let own = groups |> List.map fst |> differing
+
+        let table i (setting, found: (Variant * Record) list) =
             let values variant (number: Record -> float) =
                 [ for other, record in found do
                       if other = variant then
@@ -603,7 +808,8 @@ module PaperTables =
                     List.zip lineValues (List.chunkBySize values'.Length study.Variants)
                     |> List.map (fun (value, variants) ->
                         { Method = (if lines = "" then value else $"{lines} {value}")
-                          Cells = [ for variant in variants -> values variant validationError ] }),
+                          Cells = [ for variant in variants -> values variant validationError ]
+                          Caveat = None }),
                     Some
                         { Axis = name
                           IsOrdered = true
@@ -618,21 +824,25 @@ module PaperTables =
                             Cells =
                               [ values variant _.TestError
                                 values variant _.TestNll
-                                values variant validationError ] } ],
+                                values variant validationError ]
+                            Caveat = None } ],
                     None
 
             let config = found |> List.map (fun (_, record) -> record.Config) |> List.head
 
             { Name = numbered study.Name groups.Length i
               Title = titleOf study
-              Where = $"{config.Data}, {network (Some config)}"
+              Where = where config.Data (network config) own[i]
               Columns = columns
               IsOneScale = isOneScale
               Rows = rows
               Picture = picture
               Notes =
-                $"{averages [ for _, record in found -> record.Config ]} Validation errors are those of each run's best epoch. Settings: {setting}"
-                :: study.Notes }
+                $"{averages [ for _, record in found -> record.Config ]} Validation errors are those of each run's best epoch. Settings: {listed setting}."
+                :: unequal
+                    [ for variant, found in List.groupBy fst found ->
+                          variant.Label, [ for _, record in found -> record.Config.Seed ] |> List.distinct |> List.sort ]
+                @ study.Notes }
 
         List.mapi table groups,
         [ for _, found in groups do
@@ -716,9 +926,11 @@ module PaperTables =
         let line (config: Config) values =
             { Setting = settings config
               Data = config.Data
+              Network = network config
               Config = Some config
               Label = label config
-              Values = values }
+              Values = values
+              Caveat = None }
 
         let clean =
             runs
@@ -750,21 +962,38 @@ module PaperTables =
                         | Some(_, plain) -> column "of none's" 3 Lower, seconds / plain
                         | None -> () ] ]
 
+        /// Weights without a run's record are lines of their own; of those with one name, the files tell them apart.
+        let ownLabel =
+            let files =
+                found.Evaluations
+                |> List.filter _.Config.IsNone
+                |> List.distinctBy (fun each -> each.Weights, each.Sha256)
+                |> List.countBy _.Weights
+                |> Map.ofList
+
+            fun (each: Evaluation) ->
+                if files[each.Weights] = 1 then
+                    each.Weights
+                else
+                    $"{each.Weights} ({each.Sha256.Substring(0, min 8 each.Sha256.Length)})"
+
         let ofSuite suite isOwn =
             [ for each in found.Evaluations do
                   if each.Suite = suite then
-                      let own =
-                          $"evaluated on {each.Images} images of {each.Data} ({each.Fingerprint}), seed {each.Seed}, \
-                            threads {each.Threads}, {each.Device}, recipe {each.Recipe}{manner each}"
-
                       { Setting =
-                          match each.Config with
-                          | Some config -> $"{settings config}; {own}"
-                          | None -> $"{each.Model}; {own}"
+                          (match each.Config with
+                           | Some config -> settings config
+                           | None -> [ "model", each.Model ])
+                          @ evaluatedOn each
                         Data = each.Data
+                        Network =
+                          match each.Config with
+                          | Some config -> network config
+                          | None -> $"{each.Model}, weights without a run's record"
                         Config = each.Config
-                        Label = each.Config |> Option.map label |> Option.defaultValue each.Weights
-                        Values = numbers each |> List.filter (fst >> isOwn) } ]
+                        Label = each.Config |> Option.map label |> Option.defaultWith (fun () -> ownLabel each)
+                        Values = numbers each |> List.filter (fst >> isOwn)
+                        Caveat = caveat each } ]
 
         let all =
             [ let name, title =
@@ -804,8 +1033,38 @@ module PaperTables =
                         | values -> Some(Statistics.spread values) ] ]
             path
 
-    /// Writes NAME.md, NAME.csv and NAME.tex of every table into a folder that is there, and NAME.png of those that have a picture.
+    /// Of the file that lists what was written into a folder.
+    let private listing = "tables.json"
+
+    /// Writes NAME.md, NAME.csv and NAME.tex of every table into a folder that is there, and NAME.png of those that have a picture; of what an earlier call
+    /// wrote there, and this one does not, the files are removed.
     let write (folder: string) (tables: PaperTable list) : unit =
+        let files =
+            [ for table in tables do
+                  for ending in [ "md"; "csv"; "tex" ] do
+                      $"{table.Name}.{ending}"
+
+                  if table.Picture.IsSome then
+                      $"{table.Name}.png" ]
+
+        let list = Path.Combine(folder, listing)
+
+        let before: string list =
+            if File.Exists list then
+                Errors.reading list (fun () -> File.ReadAllText list)
+                |> Json.tryRead
+                |> Option.filter (box >> isNull >> not)
+                |> Option.defaultValue []
+            else
+                []
+
+        for old in before do
+            // Names only: a list that was changed removes nothing elsewhere.
+            if not (List.contains old files) && Path.GetFileName old = old then
+                Errors.reading old (fun () -> File.Delete(Path.Combine(folder, old)))
+
+        Json.write list files
+
         for table in tables do
             let path (ending: string) =
                 Path.Combine(folder, $"{table.Name}.{ending}")

@@ -26,10 +26,14 @@ let private table =
               Source = Some "Someone, 200 epochs" } ]
       Rows =
         [ { Method = "a_b"
-            Cells = [ [ 1.0; 3.0 ]; [] ] }
+            Cells = [ [ 1.0; 3.0 ]; [] ]
+            Caveat = None }
           { Method = "c,\"d\""
-            Cells = [ [ 2.001 ]; [ 1.5 ] ] }
-          { Method = "e|f"; Cells = [ []; [] ] } ]
+            Cells = [ [ 2.001 ]; [ 1.5 ] ]
+            Caveat = None }
+          { Method = "e|f"
+            Cells = [ []; [] ]
+            Caveat = None } ]
       Notes = [] }
 
 let private record method' seed epochs error : Record =
@@ -62,8 +66,9 @@ let tests =
                    | method | error, % | error, % (Someone, 200 epochs) |\n\
                    | --- | --- | --- |\n\
                    | `a_b` | **2.00 ± 1.41** | - |\n\
-                   | `c,\"d\"` | **2.00** | 1.50 |\n\
-                   | `e\\|f` | missing | - |"
+                   | `c,\"d\"` | **2.00** (1) | 1.50 |\n\
+                   | `e\\|f` | missing | - |\n\n\
+                   In brackets after a cell: how many seeds it is of, where these are not 2; means of other seeds are not to be compared closely."
                       "the table")
 
           testCase "the best may be the lowest, the highest or none" (fun () ->
@@ -75,13 +80,13 @@ let tests =
           testCase "CSV is quoted, its numbers unrounded" (fun () ->
               Expect.equal
                   (PaperTable.csv table)
-                  "method,column,source,mean,sd,seeds\n\
-                   a_b,\"error, %\",,2,1.4142135623730951,2\n\
-                   a_b,\"error, %\",\"Someone, 200 epochs\",,,0\n\
-                   \"c,\"\"d\"\"\",\"error, %\",,2.001,,1\n\
-                   \"c,\"\"d\"\"\",\"error, %\",\"Someone, 200 epochs\",1.5,,1\n\
-                   e|f,\"error, %\",,,,0\n\
-                   e|f,\"error, %\",\"Someone, 200 epochs\",,,0"
+                  "method,column,source,mean,sd,seeds,caveat\n\
+                   a_b,\"error, %\",,2,1.4142135623730951,2,\n\
+                   a_b,\"error, %\",\"Someone, 200 epochs\",,,0,\n\
+                   \"c,\"\"d\"\"\",\"error, %\",,2.001,,1,\n\
+                   \"c,\"\"d\"\"\",\"error, %\",\"Someone, 200 epochs\",1.5,,1,\n\
+                   e|f,\"error, %\",,,,0,\n\
+                   e|f,\"error, %\",\"Someone, 200 epochs\",,,0,"
                   "the file")
 
           testCase "LaTeX is escaped" (fun () ->
@@ -93,6 +98,73 @@ let tests =
                   (PaperTable.escape "\\~^<%#")
                   "\\textbackslash{}\\textasciitilde{}\\textasciicircum{}\\textless{}\\%\\#"
                   "signs")
+
+          testCase "the best is told by what is shown, and what rounds to nothing has no sign" (fun () ->
+              // Both are shown as 2.67: in binary 2.675 lies below itself, and Math.Round makes 2.68 of it.
+              Expect.equal (PaperTable.best (column Lower) [ [ 2.675 ]; [ 2.67 ] ]) [ true; true ] "equal as shown"
+
+              Expect.equal
+                  (PaperTable.best (column Lower) [ [ 0.124 ]; [ 0.13 ] ])
+                  [ true; false ]
+                  "not equal as shown"
+
+              let shown =
+                  PaperTable.markdown
+                      { table with
+                          Columns = [ column Neither ]
+                          Rows =
+                              [ { Method = "m"
+                                  Cells = [ [ -0.001 ] ]
+                                  Caveat = None } ] }
+
+              Expect.stringContains shown "| `m` | 0.00 |" "no -0.00")
+
+          testCase "what is not to be ranked is marked, with why, and never the best" (fun () ->
+              let table =
+                  { table with
+                      Rows =
+                          table.Rows
+                          |> List.mapi (fun i row ->
+                              if i = 0 then
+                                  { row with
+                                      Cells = [ [ 1.0; 1.0 ]; [] ]
+                                      Caveat = Some "hides gradients" }
+                              else
+                                  row) }
+
+              let markdown = PaperTable.markdown table
+              Expect.stringContains markdown "| `a_b` † | 1.00 ± 0.00 | - |" "marked"
+              Expect.stringContains markdown "| **2.00** (1) |" "the best of those that are ranked"
+              Expect.stringEnds markdown "† a_b: hides gradients; it is not ranked." "why"
+              Expect.stringContains (PaperTable.latex table) "a\\_b $\\dagger$ & 1.00" "LaTeX"
+              Expect.stringContains (PaperTable.csv table) "2,hides gradients" "CSV")
+
+          testCase "published numbers are those of the data set itself" (fun () ->
+              for data, expected in
+                  [ "CIFAR-10 (JPEG copy), 6,000 images", 4
+                    "cifar-10-batches-bin", 4
+                    "CIFAR-100", 5
+                    "cifar-1000", 0
+                    "tiny-imagenet-200", 1
+                    "Tiny-ImageNet", 1
+                    "ImageNet", 2
+                    "imagenette", 0
+                    "ImageNet-100", 0
+                    "ImageNet-1000", 2
+                    "my ImageNet", 0 ] do
+                  let tables, _ =
+                      PaperTables.ofFound
+                          { Records =
+                              [ { record "none" 0 6 1.0 with
+                                    Config =
+                                        { (record "none" 0 6 1.0).Config with
+                                            Data = data } },
+                                None ]
+                            Evaluations = [] }
+
+                  let columns = tables.Head.Columns |> List.filter _.Source.IsSome |> List.length
+
+                  Expect.equal columns expected data)
 
           testCase "seeds are averaged, other settings never; published numbers stand beside" (fun () ->
               let tables, missing =
@@ -141,9 +213,11 @@ let tests =
                           IsOneScale = isOneScale
                           Rows =
                               [ { Method = "a"
-                                  Cells = [ [ 2.0 ]; [ 1.0 ] ] }
+                                  Cells = [ [ 2.0 ]; [ 1.0 ] ]
+                                  Caveat = None }
                                 { Method = "b"
-                                  Cells = [ [ 3.0 ]; [] ] } ] }
+                                  Cells = [ [ 3.0 ]; [] ]
+                                  Caveat = None } ] }
 
                   (PaperTable.markdown shown).Split '\n' |> List.ofArray |> List.skip 4
 
@@ -186,6 +260,13 @@ let tests =
                           runs "terms-soft" 0.1
                           @ runs "terms-soft" 0.4
                           @ (runs "gamma-hard" 0.1 |> List.skip 2)
+                          // The same runs by another name.
+                          @ (runs "gamma-hard" 0.1
+                             |> List.skip 2
+                             |> List.truncate 2
+                             |> List.map (fun made ->
+                                 { made with
+                                     Config = { made.Config with Method = "mine" } }))
                           // One of its methods is no ablation.
                           @ List.truncate 4 (runs "manifold-alpha" 0.1 |> List.take 1)
                       )
@@ -334,6 +415,223 @@ let tests =
                           Expect.floatClose Accuracy.high (float cells[4]) (error method') $"{name}, {method'}"
                           Expect.equal cells[6] "2" "seeds"))
 
+          testCase "networks without a record are told apart, and networks evaluated twice count once" (fun () ->
+              inFolder (fun folder ->
+                  let evaluation weights sha config error : Evaluation =
+                      let percent value : Estimate =
+                          { Value = value
+                            Low = value
+                            High = value }
+
+                      let result: CleanResult =
+                          { Images = 10
+                            Error = percent error
+                            TopFiveError = None
+                            Nll = percent 1.0 }
+
+                      { Recipe = 1
+                        Suite = "clean"
+                        Weights = weights
+                        Sha256 = sha
+                        Model = "resnet-18"
+                        Foreign =
+                          (if Option.isSome config then
+                               None
+                           else
+                               Some
+                                   { Model = "resnet-18"
+                                     Size = None
+                                     Mean = None
+                                     Std = None
+                                     ClassNames = None })
+                        Method = None
+                        Config = config
+                        Data = "set"
+                        Fingerprint = "00"
+                        Images = 10
+                        Seed = 0
+                        Threads = 1
+                        Device = "cpu"
+                        Result = Json.node result }
+
+                  let put name (evaluations: Evaluation list) =
+                      let folder = Path.Combine(folder, name)
+                      let inside = Directory.CreateDirectory(Path.Combine(folder, "evaluations")).FullName
+
+                      for i, each in List.indexed evaluations do
+                          Json.write (Path.Combine(inside, $"{i}.json")) each
+
+                      folder
+
+                  let sha letter = System.String(letter, 64)
+                  let config = Some (record "mixup" 3 6 1.0).Config
+
+                  let one =
+                      put
+                          "one"
+                          [ evaluation "model.safetensors" (sha 'a') None 10.0
+                            evaluation "other.safetensors" (sha 'c') None 30.0
+                            evaluation "x.safetensors" (sha 'd') config 40.0 ]
+
+                  let two =
+                      put
+                          "two"
+                          [ evaluation "model.safetensors" (sha 'b') None 20.0
+                            evaluation "x.safetensors" (sha 'e') config 50.0 ]
+
+                  let warnings = ResizeArray()
+                  let tables, _ = PaperTables.read warnings.Add [ one; two ] |> PaperTables.ofFound
+
+                  let cells =
+                      [ for table in tables do
+                            for row in table.Rows do
+                                if not row.Cells.Head.IsEmpty then
+                                    row.Method, row.Cells.Head ]
+
+                  Expect.equal
+                      cells
+                      [ "model.safetensors (aaaaaaaa)", [ 10.0 ]
+                        "model.safetensors (bbbbbbbb)", [ 20.0 ]
+                        "other.safetensors", [ 30.0 ]
+                        "mixup", [ 40.0 ] ]
+                      "a line for each network, and a run's from the first folder"
+
+                  Expect.equal
+                      (List.ofSeq warnings)
+                      [ "x.safetensors: what the suite clean found of it differs from folder to folder; the first folder's is taken." ]
+                      "and that is said"
+
+                  for table in tables do
+                      Expect.exists table.Notes (fun note -> note.Contains "Settings: ") "how they were evaluated"
+
+                  // Other numbers of another program's weights are another evaluation.
+                  let normalised =
+                      put
+                          "three"
+                          [ { evaluation "model.safetensors" (sha 'a') None 60.0 with
+                                Foreign =
+                                    Some
+                                        { Model = "resnet-18"
+                                          Size = None
+                                          Mean = Some [ 0.5; 0.5; 0.5 ]
+                                          Std = None
+                                          ClassNames = None } } ]
+
+                  let tables, _ = PaperTables.read ignore [ one; normalised ] |> PaperTables.ofFound
+
+                  Expect.equal
+                      [ for table in tables do
+                            for row in table.Rows do
+                                if row.Method.StartsWith "model" then
+                                    row.Cells.Head ]
+                      [ [ 10.0 ]; [ 60.0 ] ]
+                      "tables of their own"))
+
+          testCase "networks that may hide their gradients, and other corrupted images, are told apart" (fun () ->
+              let make method' seed suite (result: obj) : Evaluation =
+                  { Recipe = 1
+                    Suite = suite
+                    Weights = "w"
+                    Sha256 = method'
+                    Model = "m"
+                    Foreign = None
+                    Method = Some method'
+                    Config = Some (record method' seed 6 1.0).Config
+                    Data = "set"
+                    Fingerprint = "00"
+                    Images = 10
+                    Seed = 0
+                    Threads = 1
+                    Device = "cpu"
+                    Result = Json.node result }
+
+              let attacks method' flags right : Evaluation =
+                  make
+                      method'
+                      0
+                      "attacks"
+                      { Preset = "demo"
+                        Images = 10
+                        Batch = 10
+                        Probe = 1
+                        Clean = AttackSuite.share 10 10
+                        Results =
+                          [ { Attack = "pgd"
+                              Settings = "pgd"
+                              Norm = "linf"
+                              Error = AttackSuite.share (10 - right) 10
+                              Success = AttackSuite.share (10 - right) 10
+                              MeanDistance = None
+                              MedianDistance = None
+                              LargestDistance = 0.1
+                              Robust =
+                                [ { Epsilon = 0.1
+                                    Normalised = [ 0.1 ]
+                                    Accuracy = AttackSuite.share right 10 } ] } ]
+                        Masking =
+                          { ZeroPixels = 0.0
+                            ZeroImages = 0.0
+                            Flags = flags }
+                        Faults = []
+                        Unchecked = [] }
+
+              let corrupted method' seed source fingerprint severities error : Evaluation =
+                  make
+                      method'
+                      seed
+                      "corrupted"
+                      { Errors =
+                          { Source = source
+                            Fingerprint = fingerprint
+                            Images = 10
+                            CleanError = None
+                            Corruptions =
+                              [ { Corruption = "fog"
+                                  Severities = severities
+                                  Errors = severities |> List.map (fun _ -> error)
+                                  Sum = error * float severities.Length
+                                  MeanChanges = [] } ]
+                            MeanError = error
+                            Notes = [] }
+                        Frost = None
+                        Baseline = None
+                        BaselineSha256 = None
+                        Relative = None }
+
+              let tables, _ =
+                  PaperTables.ofFound
+                      { Records = []
+                        Evaluations =
+                          [ attacks "none" [] 3
+                            attacks "mixup" [ "pgd is weaker than fgsm" ] 9
+                            corrupted "none" 0 "generated" None [ 1; 2 ] 10.0
+                            corrupted "none" 1 "generated" None [ 1; 2 ] 20.0
+                            corrupted "none" 0 "generated" None [ 1; 2; 3 ] 30.0
+                            corrupted "none" 0 "set-c" (Some "aa") [ 1; 2 ] 40.0
+                            corrupted "none" 0 "set-c" (Some "bb") [ 1; 2 ] 50.0 ] }
+
+              let named (name: string) =
+                  tables |> List.filter (fun table -> table.Name.StartsWith name)
+
+              let pgd = (named "attacks").Head
+
+              Expect.equal
+                  (pgd.Rows |> List.map (fun row -> row.Method, row.Caveat.IsSome))
+                  [ "none", false; "mixup", true ]
+                  "which is not ranked"
+
+              Expect.stringContains (PaperTable.markdown pgd) "| `none` | **0.0** | **70.0** |" "the best"
+              Expect.stringContains (PaperTable.markdown pgd) "pgd is weaker than fgsm" "why"
+
+              let sets = named "corrupted"
+
+              Expect.equal
+                  [ for table in sets -> List.last table.Rows.Head.Cells ]
+                  [ [ 10.0; 20.0 ]; [ 30.0 ]; [ 40.0 ]; [ 50.0 ] ]
+                  "never averaged"
+
+              Expect.equal (sets |> List.distinctBy PaperTable.title |> List.length) 4 "titles that tell them apart")
+
           testCase "the verb writes every table, names damaged records and refuses folders without any" (fun () ->
               inFolder (fun folder ->
                   let code, _, err = patchup [ "tables"; folder ]
@@ -348,5 +646,28 @@ let tests =
                   Expect.stringContains out "| `none` | **10.00** |" "printed"
                   Expect.stringContains out "No record: Error under attack (table 5)." "missing"
 
+                  let written name =
+                      File.Exists(Path.Combine(folder, "tables", name))
+
                   for ending in [ "md"; "csv"; "tex" ] do
-                      Expect.isTrue (File.Exists(Path.Combine(folder, "tables", $"trained.{ending}"))) ending)) ]
+                      Expect.isTrue (written $"trained.{ending}") ending
+
+                  // Of tables that there are no more, the files go; others' files stay.
+                  File.WriteAllText(Path.Combine(folder, "tables", "own.md"), "mine")
+                  Json.write (Path.Combine(records, "c.json")) (record "none" 0 7 10.0)
+                  let _, out, _ = patchup [ "tables"; folder ]
+                  Expect.isFalse (written "trained.md") "an old one"
+                  Expect.isTrue (written "trained-1.md" && written "trained-2.md" && written "own.md") "the others"
+
+                  Expect.stringContains
+                      out
+                      "tables 1, 2, 3, 11, 12): CIFAR-10, some, preact-resnet-18 of width 8, epochs 6"
+                      "the title says in what it differs"
+
+                  Expect.stringContains out "of width 8, epochs 7" "and the other"
+
+                  // A list that was changed removes nothing elsewhere.
+                  Json.write (Path.Combine(folder, "tables", "tables.json")) [ "../records/a.json" ]
+                  let code, _, err = patchup [ "tables"; folder ]
+                  Expect.equal code 0 err
+                  Expect.isTrue (File.Exists(Path.Combine(records, "a.json"))) "elsewhere")) ]
