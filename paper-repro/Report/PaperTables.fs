@@ -778,8 +778,6 @@ module PaperTables =
                                   WeightDecay = config.WeightDecay * variant.Rate }
 
                           settings setting @ [ "loss", config.Loss ], (variant, record) ]
-            // One method under two names, such as a catalogue's and its notation, is one run for each seed.
-            |> List.distinctBy (fun (_, (variant, record)) -> variant, { record.Config with Method = "" })
             |> List.groupBy fst
             |> List.map (fun (setting, found) -> setting, List.map snd found)
             |> List.filter (fun (_, found) ->
@@ -792,7 +790,12 @@ module PaperTables =
 
         let own = groups |> List.map fst |> differing
 
-        let table i (setting, found: (Variant * Record) list) =
+        let table i (setting, all: (Variant * Record) list) =
+            // One method under two names, such as a catalogue's and its notation, is one run for each seed.
+            let found =
+                all
+                |> List.distinctBy (fun (variant, record) -> variant, { record.Config with Method = "" })
+
             let values variant (number: Record -> float) =
                 [ for other, record in found do
                       if other = variant then
@@ -840,7 +843,10 @@ module PaperTables =
               Notes =
                 $"{averages [ for _, record in found -> record.Config ]} Validation errors are those of each run's best epoch. Settings: {listed setting}."
                 :: unequal
-                    [ for variant, found in List.groupBy fst found ->
+                    [ for variant, found in
+                          found
+                          |> List.groupBy fst
+                          |> List.sortBy (fun (variant, _) -> List.findIndex ((=) variant) study.Variants) ->
                           variant.Label, [ for _, record in found -> record.Config.Seed ] |> List.distinct |> List.sort ]
                 @ study.Notes }
 
