@@ -867,7 +867,13 @@ module Verbs =
                 corpus
 
         try
-            Records.write manner.Out corpus trained
+            Records.write
+                manner.Out
+                corpus
+                { trained with
+                    Timing =
+                        { trained.Timing with
+                            Jobs = manner.Jobs } }
         finally
             Model.dispose trained.Model
 

@@ -61,16 +61,24 @@ type Collected =
 [<RequireQualifiedAccess>]
 module Collected =
 
-    /// What runs with equal data, model and method differ in, beside their seeds: names and values of each run, in a line.
+    /// What a method brings with it, and the seed.
+    let private own = [ "method"; "notation"; "loss"; "cleanLoss"; "seed" ]
+
+    /// What runs with equal data and model differ in, beside their methods and seeds: names and values of each run, in a line.
     let settings (configs: Config list) : string list =
         let read (config: Config) =
-            JsonNode.Parse(Json.line { config with Seed = 0 }).AsObject()
+            let parts = (Json.node config).AsObject()
+
+            for name in own do
+                parts.Remove name |> ignore
+
+            parts
 
         let all = configs |> List.map (fun config -> config, read config)
 
         let varied =
             all
-            |> List.groupBy (fun (config, _) -> config.Data, config.Fingerprint, config.Model, config.Method)
+            |> List.groupBy (fun (config, _) -> config.Data, config.Fingerprint, config.Model)
             |> List.collect (fun (_, group) ->
                 [ for KeyValue(name, value) in snd group.Head do
                       if

@@ -848,7 +848,7 @@ module PaperTables =
                           |> List.groupBy fst
                           |> List.sortBy (fun (variant, _) -> List.findIndex ((=) variant) study.Variants) ->
                           variant.Label, [ for _, record in found -> record.Config.Seed ] |> List.distinct |> List.sort ]
-                @ study.Notes }
+                @ study.Notes [ for _, record in found -> record.Config ] }
 
         List.mapi table groups,
         [ for _, found in groups do
@@ -948,25 +948,35 @@ module PaperTables =
 
         let timed =
             [ for record, timing in runs do
-                  match timing |> Option.bind Records.epochSeconds with
-                  | Some seconds -> record.Config, seconds
-                  | None -> () ]
+                  match timing, timing |> Option.bind Records.epochSeconds with
+                  | Some timing, Some seconds -> record.Config, timing.Jobs, seconds
+                  | _ -> () ]
 
         let time =
-            [ for config, seconds in timed do
+            [ for config, jobs, seconds in timed do
                   let plain =
                       timed
-                      |> List.tryFind (fun (other, _) ->
-                          other.Method = "none"
-                          && other.Seed = config.Seed
-                          && settings other = settings config)
+                      |> List.tryPick (fun (other, otherJobs, seconds) ->
+                          if
+                              other.Method = "none"
+                              && other.Seed = config.Seed
+                              && otherJobs = jobs
+                              && settings other = settings config
+                          then
+                              Some seconds
+                          else
+                              None)
 
-                  line
-                      config
-                      [ column "seconds an epoch" 2 Lower, seconds
-                        match plain with
-                        | Some(_, plain) -> column "of none's" 3 Lower, seconds / plain
-                        | None -> () ] ]
+                  let line =
+                      line
+                          config
+                          [ column "seconds an epoch" 2 Lower, seconds
+                            match plain with
+                            | Some plain -> column "of none's" 3 Lower, seconds / plain
+                            | None -> () ]
+
+                  { line with
+                      Setting = line.Setting @ [ "runs at a time", string jobs ] } ]
 
         /// Weights without a run's record are lines of their own; of those with one name, the files tell them apart.
         let ownLabel =

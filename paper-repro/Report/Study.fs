@@ -33,6 +33,7 @@ type StudyScale =
     | Paper
 
 /// An ablation of the paper: methods that are trained alike, and what is shown of them.
+[<NoEquality; NoComparison>]
 type Study =
     {
         /// Kebab-case.
@@ -46,8 +47,8 @@ type Study =
         Model: string
         /// The paper's data set, by its preset.
         Data: string
-        /// How the numbers are to be read.
-        Notes: string list
+        /// How the numbers of such runs are to be read.
+        Notes: Config list -> string list
     }
 
 /// A study as `patchup study` lists it.
@@ -93,8 +94,8 @@ type StudyResult =
         Place: string
         About: string
         Rows: StudyRow list
-        /// Of a grid: the variant of the least mean validation error.
-        Best: string option
+        /// Of a grid: the variants of the least mean validation error, several where it is the same.
+        Best: string list
         Notes: string list
     }
 
@@ -106,6 +107,9 @@ module Study =
         { Label = label
           Method = method'
           Rate = 1.0 }
+
+    /// Notes that hold of any runs.
+    let private always (notes: string list) (_: Config list) : string list = notes
 
     let private plain = variant "none" "none"
 
@@ -150,14 +154,26 @@ module Study =
           Model = "wrn-28-10"
           Data = "cifar-100"
           Notes =
-            [ "L1 and L2 are the same number for a loss that is affine in its target, as these are: what lies between the two is how far training \
-               moves when the last bits of a sum do, and with L1 + L2 mixed batches weigh twice."
-              (if isSoft then
-                   "The last line has twice the learning rate and half the weight decay, which makes the steps of L1 + L2, as every batch is mixed: what \
-                    lies between these two is rounding as well."
-               else
-                   "The last line has twice the learning rate and half the weight decay, which makes the steps of L1 + L2 on mixed batches; three batches of \
-                    ten are not mixed, and there the step doubles.") ] }
+            fun configs ->
+                let isAffine (config: Config) =
+                    Config.losses
+                    |> List.exists (fun (name, loss) -> name = config.Loss && Loss.isAffine loss)
+
+                let same = List.forall isAffine configs
+
+                [ if same then
+                      "L1 and L2 are the same number for a loss that is affine in its target, as these are: what lies between the two is how far training \
+                       moves when the last bits of a sum do, and with L1 + L2 mixed batches weigh twice."
+                  else
+                      "L1 and L2 are two losses here, as what is trained with is not affine in its target; with L1 + L2 mixed batches weigh twice."
+                  if not same || configs |> List.exists (fun config -> config.ClipNorm > 0.0) then
+                      "The last line has twice the learning rate and half the weight decay, so that a step is as long as that of L1 + L2 about."
+                  elif isSoft then
+                      "The last line has twice the learning rate and half the weight decay, which makes the steps of L1 + L2, as every batch is mixed: what \
+                       lies between these two is rounding as well."
+                  else
+                      "The last line has twice the learning rate and half the weight decay, which makes the steps of L1 + L2 on mixed batches; three batches of \
+                       ten are not mixed, and there the step doubles." ] }
 
     let private sites (isSoft: bool) : Study =
         let name, method' = kind isSoft
@@ -181,7 +197,8 @@ module Study =
           Model = "wrn-28-10"
           Data = "cifar-100"
           Notes =
-            [ "Sites: 0 is the input, 1 after the first convolution, 2 and 3 after the first and the second stage. A random site is 0, 1 or 2; at 0 \
+            always
+            <| [ "Sites: 0 is the input, 1 after the first convolution, 2 and 3 after the first and the second stage. A random site is 0, 1 or 2; at 0 \
                the published method swaps one rectangle, and the line with its mask at the input has PatchUp's blocks there." ] }
 
     let private gamma (isSoft: bool) : Study =
@@ -199,9 +216,10 @@ module Study =
           Model = "preact-resnet-18"
           Data = "cifar-10"
           Notes =
-            [ "Gamma is equation (2)'s, and not the altered fraction. The values lie around the published ones, block 7 and gamma "
-              + (if isSoft then "0.75" else "0.5")
-              + "; the paper's own ranges are not known here." ] }
+            always
+            <| [ "Gamma is equation (2)'s, and not the altered fraction. The values lie around the published ones, block 7 and gamma "
+                 + (if isSoft then "0.75" else "0.5")
+                 + "; the paper's own ranges are not known here." ] }
 
     let private line name place about columns values (method': string -> string) published : Study =
         { Name = name
@@ -211,7 +229,7 @@ module Study =
           View = StudyView.Grid("", [ "validation error, %" ], columns, values)
           Model = "preact-resnet-18"
           Data = "cifar-10"
-          Notes = [ $"The published value is {published}; the paper's own range is not known here." ] }
+          Notes = always [ $"The published value is {published}; the paper's own range is not known here." ] }
 
     let private time: Study =
         { Name = "time"
@@ -232,7 +250,8 @@ module Study =
           Model = "wrn-28-10"
           Data = "cifar-100"
           Notes =
-            [ "An epoch with its validation, the first left out, measured on the machine that did the runs, one run at a time; a share is of the first line's time with the \
+            always
+            <| [ "An epoch with its validation, the first left out, measured on the machine that did the runs, one run at a time; a share is of the first line's time with the \
                same seed. It holds for a machine that does nothing else, and for this network and batch: a method costs the less, the more a step does." ] }
 
     /// Every study.
@@ -405,10 +424,18 @@ module Study =
         let best =
             match study.View with
             | StudyView.Grid _ ->
-                match rows |> List.filter _.ValidationError.IsSome with
-                | [] -> None
-                | found -> Some (found |> List.minBy _.ValidationError.Value.Mean).Variant
-            | _ -> None
+                let shown =
+                    [ for row in rows do
+                          match row.ValidationError with
+                          | Some spread -> row.Variant, System.Math.Round(spread.Mean, 9)
+                          | None -> () ]
+
+                let least = shown |> List.map snd |> List.fold min infinity
+
+                [ for variant, mean in shown do
+                      if mean = least then
+                          variant ]
+            | _ -> []
 
         let records = runs |> List.choose (snd >> Option.map fst)
 
@@ -417,7 +444,9 @@ module Study =
           About = study.About
           Rows = rows
           Best = best
-          Notes = (if records.IsEmpty then [] else Tables.notes records) @ study.Notes }
+          Notes =
+            (if records.IsEmpty then [] else Tables.notes records)
+            @ study.Notes(List.map fst runs) }
 
     let private shown digits (spread: Spread option) : string =
         match spread with
@@ -466,8 +495,10 @@ module Study =
 
     let private notes (result: StudyResult) : string list =
         [ match result.Best with
-          | Some best -> $"Validation error in percent, of each run's best epoch. The least mean is that of {best}."
-          | None -> ()
+          | [] -> ()
+          | best ->
+              let best = String.concat "; " best
+              $"Validation error in percent, of each run's best epoch. The least mean is that of {best}."
           yield! result.Notes ]
 
     let private title (result: StudyResult) =

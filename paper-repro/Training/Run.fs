@@ -36,6 +36,8 @@ type Timing =
         /// Images trained on, over the time of the epochs with their validation.
         ImagesPerSecond: float
         EpochSeconds: float list
+        /// How many runs may have been done at the same time, which then share the machine.
+        Jobs: int
     }
 
 /// What a run was computed on and with from one of its steps on, as far as last bits may depend on it.

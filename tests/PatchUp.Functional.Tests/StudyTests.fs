@@ -255,15 +255,42 @@ let private comparing =
                 Expect.equal code 2 err
                 Expect.stringContains err "it is there already" "never written over"))
 
+let private noting =
+    testCase "what is said of the loss's terms holds for the loss" (fun () ->
+        let study = Study.find "terms-hard"
+
+        let notes change =
+            [ for config in planned StudyScale.Demo study -> change config ]
+            |> study.Notes
+            |> String.concat " "
+
+        let usual = notes id
+        Expect.stringContains usual "are the same number" "cross-entropy is affine"
+        Expect.stringContains usual "makes the steps of L1 + L2 on mixed batches" "so steps are the same"
+        let brier = notes (fun config -> { config with Loss = "brier" })
+        Expect.stringContains brier "two losses here" "the Brier score is not"
+        Expect.isFalse (brier.Contains "makes the steps") "and steps differ"
+        let clipped = notes (fun config -> { config with ClipNorm = 1.0 })
+        Expect.stringContains clipped "are the same number" "affine still"
+        Expect.isFalse (clipped.Contains "makes the steps") "clipped gradients do not double")
+
 let private searching =
     testCase "a grid shows validation errors by its values, and names the least" (fun () ->
         inFolder (fun folder ->
             let out = Path.Combine(folder, "out")
             let text, _ = succeed ([ "study"; "cutmix-probability"; "--out"; out ] @ tiny)
             let found = result (Path.Combine(out, "study.json"))
-            let least = found.Rows |> List.minBy _.ValidationError.Value.Mean
-            Expect.equal found.Best (Some least.Variant) "the least"
-            Expect.stringContains text $"The least mean is that of {least.Variant}." "in words"
+            let mean (row: StudyRow) = row.ValidationError.Value.Mean
+            let least = found.Rows |> List.map mean |> List.min
+
+            let best =
+                [ for row in found.Rows do
+                      if mean row = least then
+                          row.Variant ]
+
+            Expect.equal found.Best best "the least, with its ties"
+            let shown = String.concat "; " best
+            Expect.stringContains text $"The least mean is that of {shown}." "in words"
             Expect.isTrue (Regex.IsMatch(text, @"probability +0\.2 +0\.4 +0\.6 +0\.8 +1\n")) text
 
             // Of two dimensions, by hand: line after line.
@@ -294,7 +321,24 @@ let private searching =
                         ))
 
             let result = Study.ofRuns study runs
-            Expect.equal result.Best (Some "block 7, gamma 0.9") "the least"
+            Expect.equal result.Best [ "block 7, gamma 0.9" ] "the least"
+
+            let level =
+                runs
+                |> List.map (fun (config, found) ->
+                    config,
+                    found
+                    |> Option.map (fun (record, timing) ->
+                        let last = List.last record.History
+
+                        { record with
+                            History =
+                                [ record.History.Head
+                                  { last with
+                                      ValidationError = max 41.0 last.ValidationError } ] },
+                        timing))
+
+            Expect.equal (Study.ofRuns study level).Best [ "block 7, gamma 0.9"; "block 9, gamma 0.25" ] "both"
             let lines = (Study.text study result).Split '\n'
 
             Expect.equal
@@ -339,7 +383,8 @@ let private timing =
                     Some
                         { Seconds = 99.0
                           ImagesPerSecond = 1.0
-                          EpochSeconds = [ 77.0; 0.5 * seconds; 1.5 * seconds ] }
+                          EpochSeconds = [ 77.0; 0.5 * seconds; 1.5 * seconds ]
+                          Jobs = 1 }
                 ))
 
         let found = Study.ofRuns study runs
@@ -395,7 +440,7 @@ let private failing =
                 $"5 of 5 runs failed; 'patchup sweep status {out}/sweep.json --out {out}' says which and why."
                 "what to do"
 
-            Expect.equal (result (Path.Combine(out, "study.json"))).Best None "none is the best"))
+            Expect.equal (result (Path.Combine(out, "study.json"))).Best [] "none is the best"))
 
 let private refusing =
     testCase "what a study cannot be is refused in a line, and nothing is written" (fun () ->
@@ -486,6 +531,7 @@ let tests =
             [ expanding
               listing
               comparing
+              noting
               searching
               timing
               failing

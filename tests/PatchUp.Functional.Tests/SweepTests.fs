@@ -522,6 +522,42 @@ let private running =
             Expect.equal (found.Rows[0].Finished, found.Rows[0].Missing.Length) (1, 1) "one is missing"
             Expect.equal found.Rows[1].Difference.Value.HalfWidth None "one pair has no interval"))
 
+let private ownSettings =
+    testCase "methods that were trained with other settings are not paired, and it is said in which" (fun () ->
+        let run method' loss rate epochs seed error =
+            let config =
+                { Config.standard with
+                    Method = method'
+                    Notation = method'
+                    Loss = loss
+                    LearningRate = rate
+                    Epochs = epochs
+                    Seed = seed }
+
+            config,
+            Some
+                { Config = config
+                  Parameters = 1L
+                  BestEpoch = 1
+                  TestError = error
+                  TestNll = 1.0
+                  History = [] }
+
+        let found =
+            Collected.ofRuns
+                [ for seed in 0..1 do
+                      run "none" "cross-entropy" 0.1 6 seed 10.0
+                      run "mixup" "bce-on-softmax" 0.1 6 seed (12.0 + float seed)
+                      run "cutmix" "cross-entropy" 0.2 6 seed 20.0 ]
+
+        Expect.equal
+            (found.Rows
+             |> List.map (fun row -> row.Method, row.Settings, row.Difference |> Option.map _.Centre))
+            [ "none", "learningRate 0.1", None
+              "mixup", "learningRate 0.1", Some 2.5
+              "cutmix", "learningRate 0.2", None ]
+            "a method's own loss is part of it, its rate is not")
+
 let private failing =
     testCase "a run that fails is named, and keeps no other back" (fun () ->
         inFolder (fun folder ->
@@ -791,6 +827,7 @@ let tests =
               writing
               running
               failing
+              ownSettings
               shared
               scripts
               cluster ]

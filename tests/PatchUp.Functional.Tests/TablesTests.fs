@@ -320,11 +320,14 @@ let tests =
                       "methods; the variants are in their tables")
 
           testCase "a run's time stands beside that of none with its seed and settings" (fun () ->
-              let timing seconds =
+              let timingOf jobs seconds =
                   Some
                       { Seconds = 9.0
                         ImagesPerSecond = 1.0
-                        EpochSeconds = [ 40.0; seconds ] }
+                        EpochSeconds = [ 40.0; seconds ]
+                        Jobs = jobs }
+
+              let timing = timingOf 1
 
               let tables, _ =
                   PaperTables.ofFound
@@ -333,11 +336,20 @@ let tests =
                             record "none" 1 6 10.0, timing 4.0
                             record "mixup" 0 6 10.0, timing 3.0
                             record "mixup" 1 6 10.0, timing 5.0
-                            record "mixup" 1 7 10.0, timing 8.0 ]
+                            record "mixup" 1 7 10.0, timing 8.0
+                            // Beside another run, which takes time from it.
+                            record "cutmix" 1 6 10.0, timingOf 2 9.0 ]
                         Evaluations = [] }
 
               match tables |> List.filter (fun table -> table.Name.StartsWith "time") with
-              | [ six; seven ] ->
+              | [ six; seven; shared ] ->
+                  Expect.equal
+                      (shared.Rows |> List.map (fun row -> row.Method, row.Cells))
+                      [ "cutmix", [ [ 9.0 ] ] ]
+                      "no share of what ran alone"
+
+                  Expect.stringContains (PaperTable.title shared) "runs at a time 2" "and that is said"
+
                   Expect.equal
                       (six.Rows |> List.map (fun row -> row.Method, row.Cells))
                       [ "none", [ [ 2.0; 4.0 ]; [ 1.0; 1.0 ] ]
