@@ -144,11 +144,29 @@ module PaperTables =
           Evaluations: Evaluation list }
 
     let private readAll<'a> (warn: string -> unit) (isSound: 'a -> bool) (folder: string) : (string * 'a) list =
-        [ if Directory.Exists folder then
-              for path in Directory.GetFiles(folder, "*.json") |> Array.sort do
-                  match Errors.reading path (fun () -> File.ReadAllText path) |> Json.tryRead<'a> with
-                  | Some value when not (isNull (box value)) && isSound value -> path, value
-                  | _ -> warn $"{path}: damaged, or of another version of this program; it is left out." ]
+        if Directory.Exists folder then
+            let sound, others =
+                [ for path in Directory.GetFiles(folder, "*.json") |> Array.sort do
+                      path, Errors.reading path (fun () -> File.ReadAllText path) |> Json.tryRead<'a> ]
+                |> List.partition (fun (_, found) ->
+                    match found with
+                    | Some value -> not (isNull (box value)) && isSound value
+                    | None -> false)
+
+            match others with
+            | [] -> ()
+            | (path, _) :: more ->
+                let more =
+                    if more.IsEmpty then
+                        ""
+                    else
+                        $" and {more.Length} more there"
+
+                warn $"{path}{more}: damaged, or of another version of this program; left out."
+
+            [ for path, found in sound -> path, found.Value ]
+        else
+            []
 
     let private isConfig (config: Config) =
         not (isNull (box config) || isNull config.Method)
@@ -315,17 +333,23 @@ module PaperTables =
 
     /// What is said where not all methods have the same seeds.
     let private unequal (seeds: (string * int list) list) : string list =
-        match seeds |> List.map snd |> List.distinct with
+        let shown (seeds: int list) =
+            seeds |> List.map string |> String.concat ", "
+
+        let groups =
+            seeds |> List.groupBy snd |> List.sortBy (fun (_, those) -> those.Length)
+
+        match List.rev groups with
         | []
         | [ _ ] -> []
-        | _ ->
-            let each =
-                [ for label, seeds in seeds ->
-                      let seeds = seeds |> List.map string |> String.concat ", "
-                      $"{label} {seeds}" ]
-                |> String.concat "; "
+        | (most, _) :: others ->
+            let named =
+                [ for seeds, those in List.rev others ->
+                      let labels = those |> List.map fst |> String.concat "; "
+                      $"{labels}: {shown seeds}" ]
+                |> String.concat ". "
 
-            [ $"Not all have the same seeds: {each}." ]
+            [ $"Not all have the same seeds. {named}. The others: {shown most}." ]
 
     /// Data and network, and in what a table's settings are not those of the others.
     let private where (data: string) (network: string) (own: string) =

@@ -179,6 +179,12 @@ let tests =
                   (tables.Head.Rows |> List.find (fun row -> row.Method = name)).Cells
 
               Expect.equal (List.head (cells "none")) [ 10.0; 12.0 ] "both seeds"
+
+              Expect.contains
+                  tables.Head.Notes
+                  "Not all have the same seeds. mixup: 0. The others: 0, 1."
+                  "who has which"
+
               Expect.equal (List.item 2 (cells "none")) [ 5.13 ] "OpenMixup's number"
               Expect.equal (List.head (cells "puzzlemix")) [] "no run"
 
@@ -343,6 +349,8 @@ let tests =
 
               match tables |> List.filter (fun table -> table.Name.StartsWith "time") with
               | [ six; seven; shared ] ->
+                  Expect.isFalse (six.Notes |> List.exists _.Contains("same seeds")) "both have both"
+
                   Expect.equal
                       (shared.Rows |> List.map (fun row -> row.Method, row.Cells))
                       [ "cutmix", [ [ 9.0 ] ] ]
@@ -655,6 +663,17 @@ let tests =
                   let code, out, err = patchup [ "tables"; folder ]
                   Expect.equal code 0 err
                   Expect.stringContains err "b.json: damaged, or of another version" "damaged"
+
+                  for other in [ "d"; "e" ] do
+                      File.WriteAllText(Path.Combine(records, other + ".json"), "null")
+
+                  let _, _, err = patchup [ "tables"; folder ]
+
+                  Expect.stringContains
+                      err
+                      "b.json and 2 more there: damaged, or of another version"
+                      "one line of several"
+
                   Expect.stringContains out "| `none` | **10.00** |" "printed"
                   Expect.stringContains out "No record: Error under attack (table 5)." "missing"
 
