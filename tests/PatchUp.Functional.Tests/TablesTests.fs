@@ -382,6 +382,10 @@ let tests =
                       Directory.GetFiles(Path.Combine(out, "weights"), "*.safetensors")
                       |> List.ofArray
 
+                  for path in Directory.GetFiles(Path.Combine(out, "timings")) do
+                      let timing = File.ReadAllText path |> Json.tryRead<Timing> |> Option.get
+                      Expect.equal timing.Jobs System.Environment.ProcessorCount "how many ran at a time"
+
                   for suite in [ "clean"; "deformed"; "activations"; "geometry" ] do
                       succeed ([ "evaluate" ] @ weights @ [ "--data"; data; "--suite"; suite ])
                       |> ignore
