@@ -123,9 +123,49 @@ module internal Layers =
     let biasedConv (device: torch.Device) (channels: int) (width: int) (kernel: int) (stride: int) : Module =
         Scope.value (fun () -> convolution true device channels width kernel stride)
 
-    /// Batch normalisation that starts with scale 1 and shift 0.
-    let norm (device: torch.Device) (channels: int) : Module =
-        torch.nn.BatchNorm2d(int64 channels, device = device)
+    let private one = lazy ((1L).ToScalar())
+
+    /// Batch normalisation under PyTorch's names. TorchSharp's own layer counts batches by a call whose numbers its finalizers may free before they are
+    /// read, so that now and then a count is wrong or a step fails.
+    [<Sealed>]
+    type private BatchNorm(channels: int, momentum: float, device: torch.Device) as this =
+        inherit torch.nn.Module<torch.Tensor, torch.Tensor>("BatchNorm2d")
+
+        let size = [| int64 channels |]
+
+        do
+            let register (name: string) (tensor: torch.Tensor) =
+                this.register_parameter (name, new TorchSharp.Modules.Parameter(tensor))
+
+            register "weight" (torch.ones (size, device = device))
+            register "bias" (torch.zeros (size, device = device))
+            this.register_buffer ("running_mean", torch.zeros (size, device = device))
+            this.register_buffer ("running_var", torch.ones (size, device = device))
+            this.register_buffer ("num_batches_tracked", torch.tensor (0L, device = device))
+
+        override this.forward features =
+            Scope.run (fun () ->
+                if this.training then
+                    this.get_buffer("num_batches_tracked").add_(torch.tensor 1L, one.Value)
+                    |> ignore
+
+                torch.nn.functional.batch_norm (
+                    features,
+                    this.get_buffer "running_mean",
+                    this.get_buffer "running_var",
+                    this.get_parameter "weight",
+                    this.get_parameter "bias",
+                    this.training,
+                    momentum,
+                    1e-5
+                ))
+
+    /// Batch normalisation that starts with scale 1 and shift 0, and moves its running statistics by this share of a batch's.
+    let normBy (momentum: float) (device: torch.Device) (channels: int) : Module =
+        new BatchNorm(channels, momentum, device)
+
+    /// The same with PyTorch's share, 0.1.
+    let norm: torch.Device -> int -> Module = normBy 0.1
 
     let linear (device: torch.Device) (channels: int) (classes: int) : Module =
         torch.nn.Linear(int64 channels, int64 classes, device = device)

@@ -49,8 +49,7 @@ module WideResNet =
         let stages = Layers.stages (block device) [ count; count; count ] sections
         let width = (List.last sections).Channels
 
-        let bn1: Layers.Module =
-            torch.nn.BatchNorm2d(int64 width, momentum = momentum, device = device)
+        let bn1 = Layers.normBy momentum device width
 
         let linear = Layers.linear device width settings.Classes
         let parts = ("conv1", conv1) :: stages

@@ -310,6 +310,26 @@ let private published =
                       Expect.isLessThan (difference / scale) 1e-4f $"{name} at stride {settings.Stride}")
           }
 
+          test "batches are counted in training only" {
+              using (Architectures.create "wrn-10-1" (cifar None) 3UL) (fun model ->
+                  let counts () =
+                      [ for name, tensor in Model.state model do
+                            if name.EndsWith "num_batches_tracked" then
+                                tensor.item<int64>() ]
+                      |> List.distinct
+
+                  use images = waves 4 16
+                  Expect.equal (counts ()) [ 0L ] "at first"
+                  Model.train model
+
+                  for _ in 1..3 do
+                      (Model.call model images).Dispose()
+
+                  Model.eval model
+                  (Model.call model images).Dispose()
+                  Expect.equal (counts ()) [ 3L ] "in all layers")
+          }
+
           test "the last normalisation follows the batch as it should: by a tenth, in the authors' code by nine" {
               for name, share in [ "wrn-10-1", 0.1; "wrn-10-1-2020", 0.9 ] do
                   using (Architectures.create name (cifar None) 3UL) (fun model ->
