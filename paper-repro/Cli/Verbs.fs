@@ -556,7 +556,7 @@ module Verbs =
 
         let all = ResizeArray<Suite * Evaluation * Findings * string list>()
 
-        let one (path: string) =
+        let loaded (path: string) (work: SuiteSettings -> Candidate -> unit) =
             let candidate =
                 Candidate.load
                     device
@@ -567,9 +567,6 @@ module Verbs =
                     path
 
             try
-                let folder = Records.prepare (folderOf path) ""
-                let name = Path.GetFileNameWithoutExtension path
-
                 let textures, fingerprint =
                     frost (fst (ImageSet.size candidate.Test)) (results.TryGetResult Frost)
 
@@ -584,8 +581,20 @@ module Verbs =
                       FrostFingerprint = fingerprint
                       Baseline = baseline }
 
-                if suites |> List.exists (fun suite -> suite.Name = "corrupted") then
-                    Evaluation.check settings candidate
+                work settings candidate
+            finally
+                Candidate.dispose candidate
+
+        let isFollowing = baseline.IsSome || (results.TryGetResult Corrupted).IsSome
+
+        if isFollowing && suites |> List.exists (fun suite -> suite.Name = "corrupted") then
+            for path in paths do
+                loaded path Evaluation.check
+
+        let one (path: string) =
+            loaded path (fun settings candidate ->
+                let folder = Records.prepare (folderOf path) ""
+                let name = Path.GetFileNameWithoutExtension path
 
                 let mayRun (suite: Suite) =
                     match suite.Refusal settings candidate with
@@ -608,9 +617,7 @@ module Verbs =
                     let evaluation = Evaluation.record seed threads device candidate suite found
                     let written = Evaluation.write folder evaluation found
                     report $"{clock.Elapsed.TotalSeconds:F1} s"
-                    all.Add((suite, evaluation, found, written))
-            finally
-                Candidate.dispose candidate
+                    all.Add((suite, evaluation, found, written)))
 
         let show () =
             let found = List.ofSeq all
@@ -938,7 +945,8 @@ module Verbs =
                             // Another process may just have finished it.
                             if isMissing config then
                                 Records.tidy manner.Out config
-                                trainOne manner corpus stop report config folder
+                                let jobs = min manner.Jobs missing.Length
+                                trainOne { manner with Jobs = jobs } corpus stop report config folder
                             else
                                 Checkpointing.remove folder
                         with

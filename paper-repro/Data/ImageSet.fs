@@ -4,6 +4,7 @@ open PatchUp.Functional
 open System
 open System.Collections.Generic
 open System.Runtime.InteropServices
+open System.Security.Cryptography
 open TorchSharp
 
 /// How many threads decode images beside what uses them, and how many images each of them may be ahead.
@@ -97,6 +98,11 @@ module ImageSet =
                    if keep labels[place] then
                        place |]
             set
+
+    /// Which of its data set's images a set has, and in which order: the SHA-256 of their numbers.
+    let selection (set: ImageSet) : string =
+        SHA256.HashData(MemoryMarshal.AsBytes(ReadOnlySpan set.Indices))
+        |> Convert.ToHexStringLower
 
     /// So many images, as evenly spread over the set as can be: image i of n is the one at i count / n.
     let spread (images: int) (set: ImageSet) : ImageSet =

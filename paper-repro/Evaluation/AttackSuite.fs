@@ -67,7 +67,7 @@ type AttackResult =
         Error: ImageShare
         /// Of the images that were classified rightly before: those that are not any more.
         Success: ImageShare
-        /// How far these were moved; null where there are none.
+        /// How far these were moved, but for black images that Carlini-Wagner gives where it finds nothing; null where there are none.
         MeanDistance: float option
         MedianDistance: float option
         /// Of all images.
@@ -202,6 +202,8 @@ module AttackSuite =
     type private Outcome =
         {
             IsWrong: bool
+            /// Wrong, and not by the black image that Carlini-Wagner gives where it finds nothing.
+            IsFound: bool
             Distance: float
             /// At each of the preset's L2 epsilons, of an L2 attack; the first is 0.
             IsWrongAt: bool[]
@@ -299,9 +301,19 @@ module AttackSuite =
 
             let wrong = isWrong attacked
 
+            let blank (images: torch.Tensor) =
+                images.flatten(1L).eq(Scope.number 0.0).all(1L).cpu().data<bool>().ToArray()
+
+            let isNothing =
+                if attack.IsCarliniWagner then
+                    Array.map2 (fun after before -> after && not before) (blank attacked) (blank images)
+                else
+                    Array.create indices.Length false
+
             let outcomes =
                 Array.init indices.Length (fun i ->
                     { IsWrong = wrong[i]
+                      IsFound = wrong[i] && not isNothing[i]
                       Distance = raw[i]
                       IsWrongAt = [| for wrong, _ in judged -> wrong[i] |] })
 
@@ -328,6 +340,15 @@ module AttackSuite =
 
         Array.concat (List.map fst parts), parts |> List.collect snd |> List.truncate 1
 
+    /// Which of these images are classified wrongly as they are.
+    let private untouched (preset: AttackPreset) subject (indices: int[]) : bool[] =
+        [| for part in Array.chunkBySize preset.Batch indices do
+               yield!
+                   Scope.value (fun () ->
+                       imagesOf subject part
+                       |> Attacks.predictions subject.Logits
+                       |> Array.map2 (fun i found -> found <> subject.Labels[i]) part) |]
+
     // ---- checks ----
 
     /// Below this probability, what ought not to be is no noise.
@@ -348,7 +369,7 @@ module AttackSuite =
 
     /// How well the image withstood: for L-infinity 0 or infinity, for L2 the distance that was needed.
     let private resistance attack (outcome: Outcome) =
-        match outcome.IsWrong, Attacks.norm attack with
+        match outcome.IsFound, Attacks.norm attack with
         | false, _ -> infinity
         | true, Norm.LInf -> 0.0
         | true, Norm.L2 -> outcome.Distance
@@ -402,18 +423,22 @@ module AttackSuite =
         else
             []
 
-    /// An attack that may go as far as it likes, and leaves right what a single step fools.
-    let private short (attack: Attack, outcomes: Outcome[]) (step: Attack, stepOutcomes: Outcome[]) =
-        let pairs = Array.zip outcomes stepOutcomes
+    /// How many images an attack that may go as far as it likes leaves right which a single step fools, and what is said of these where that is no noise. Of
+    /// DeepFool, whose few steps need not arrive, nothing follows from it.
+    let private short (isTarget: bool[]) (attack: Attack, outcomes: Outcome[]) (step: Attack, stepOutcomes: Outcome[]) =
+        let pairs =
+            Array.zip3 isTarget outcomes stepOutcomes
+            |> Array.filter (fun (isTarget, _, _) -> isTarget)
 
         let left =
-            pairs |> count (fun (outcome, step) -> step.IsWrong && not outcome.IsWrong)
+            pairs |> count (fun (_, outcome, step) -> step.IsWrong && not outcome.IsFound)
 
         let won =
-            pairs |> count (fun (outcome, step) -> outcome.IsWrong && not step.IsWrong)
+            pairs |> count (fun (_, outcome, step) -> outcome.IsFound && not step.IsWrong)
 
         if signTest left won < impossible then
-            [ $"{Attacks.show attack}: however far it may go, it leaves {left} images right that {Attacks.show step} fools, and fools {won} that \
+            [ left,
+              $"{Attacks.show attack}: however far it may go, it leaves {left} images right that {Attacks.show step} fools, and fools {won} that \
                 this leaves right" ]
         else
             []
@@ -466,11 +491,15 @@ module AttackSuite =
         (outcomes: Outcome[])
         : string list =
         let indices = probed preset clean
+        let wasWrong = indices |> Array.map (fun i -> clean[i])
 
         let pick (values: 'a[]) =
             indices |> Array.map (fun i -> values[i])
 
-        let clean, outcomes = pick clean, pick outcomes
+        let outcomes = pick outcomes
+
+        // In the probe's own batches: in others a device may round otherwise.
+        let clean = untouched preset subject indices
 
         let run attack =
             attackAll attacker preset key ignore subject attack indices
@@ -484,7 +513,7 @@ module AttackSuite =
               let outcomes, faults = run zero
               yield! faults
               yield! atZero zero clean (outcomes |> Array.map _.IsWrong)
-          | None -> yield! atZero attack clean (outcomes |> Array.map _.IsWrongAt[0])
+          | None -> yield! atZero attack wasWrong (outcomes |> Array.map _.IsWrongAt[0])
 
           match attack with
           | Pgd s when s.RandomStart ->
@@ -564,7 +593,10 @@ module AttackSuite =
         let fooled =
             Array.zip clean outcomes
             |> Array.filter (fun (wasWrong, outcome) -> not wasWrong && outcome.IsWrong)
-            |> Array.map (fun (_, outcome) -> outcome.Distance)
+            |> Array.map snd
+
+        // A black image is no answer to how far is far enough.
+        let distances = fooled |> Array.filter _.IsFound |> Array.map _.Distance
 
         let accuracy wrong = share (total - count id wrong) total
         let wrong = outcomes |> Array.map _.IsWrong
@@ -577,8 +609,8 @@ module AttackSuite =
             | Norm.L2 -> "l2"
           Error = share (count id wrong) total
           Success = share fooled.Length (count not clean)
-          MeanDistance = mean fooled
-          MedianDistance = median fooled
+          MeanDistance = mean distances
+          MedianDistance = median distances
           LargestDistance = outcomes |> Array.map _.Distance |> Array.max
           Robust =
             match Attacks.epsilon attack with
@@ -631,13 +663,7 @@ module AttackSuite =
 
         let indices = [| 0 .. total - 1 |]
 
-        let clean =
-            [| for part in Array.chunkBySize preset.Batch indices do
-                   yield!
-                       Scope.value (fun () ->
-                           imagesOf subject part
-                           |> Attacks.predictions subject.Logits
-                           |> Array.map2 (fun i found -> found <> subject.Labels[i]) part) |]
+        let clean = untouched preset subject indices
 
         let zeroPixels, isZero = zeroGradients preset subject indices
         let zeroImages = count id isZero
@@ -652,7 +678,9 @@ module AttackSuite =
 
                   let faults =
                       [ yield! faults
-                        yield! noHelp attack clean outcomes
+                        // A single step may make wrong images right: where a network has learnt to expect it.
+                        if not attack.IsFgsm then
+                            yield! noHelp attack clean outcomes
                         yield! still attack isTarget outcomes
 
                         match attack with
@@ -662,12 +690,10 @@ module AttackSuite =
 
                   attack, outcomes, faults ]
 
-        let flags =
-            [ if 100 * zeroImages >= total then
-                  $"the gradient is zero everywhere on {zeroImages} of {total} images"
-
-              for attack, outcomes, _ in found do
+        let misled =
+            [ for attack, outcomes, _ in found do
                   match attack with
+                  | Fgsm _ -> yield! noHelp attack clean outcomes
                   | Pgd s ->
                       for simple, simpleOutcomes, _ in found do
                           match simple with
@@ -677,17 +703,33 @@ module AttackSuite =
                           | _ -> ()
                   | _ -> () ]
 
+        let isZeroOften = (share zeroImages total).Low >= 1.0
+
+        let steps =
+            [ for attack, outcomes, _ in found do
+                  if attack.IsFgsm then
+                      attack, outcomes ]
+
         // Of several steps, the one by which most is left right.
         let shortOnes =
             [ for attack, outcomes, _ in found do
-                  if (Attacks.epsilon attack).IsNone then
-                      yield!
-                          [ for step, stepOutcomes, _ in found do
-                                if step.IsFgsm then
-                                    yield! short (attack, outcomes) (step, stepOutcomes) ]
-                          |> List.truncate 1 ]
+                  if attack.IsDdn || attack.IsCarliniWagner then
+                      match steps |> List.collect (short isTarget (attack, outcomes)) with
+                      | [] -> ()
+                      | shorts -> shorts |> List.maxBy fst |> snd ]
 
         let right = count not clean
+        let targets = count id isTarget
+
+        let fooled =
+            steps
+            |> List.map (
+                snd
+                >> Array.map2 (fun isTarget outcome -> isTarget && outcome.IsWrong) isTarget
+                >> count id
+            )
+            |> List.fold max 0
+
         let fewest = [ 1..64 ] |> List.find (fun n -> signTest n 0 < impossible)
 
         { Preset = preset.Name
@@ -699,16 +741,25 @@ module AttackSuite =
           Masking =
             { ZeroPixels = 100.0 * zeroPixels / float total
               ZeroImages = 100.0 * float zeroImages / float total
-              // Where gradients are masked anyway, it is the network that keeps attacks from their aim.
-              Flags = if flags.IsEmpty then [] else flags @ shortOnes }
+              Flags =
+                [ if isZeroOften then
+                      $"the gradient is zero everywhere on {zeroImages} of {total} images"
+                  yield! misled
+                  // Where steps along the gradient go astray, it is the network that keeps attacks from their aim.
+                  if not misled.IsEmpty then
+                      yield! shortOnes ] }
           Faults =
             [ for _, _, faults in found do
                   yield! faults
-              if flags.IsEmpty then
+              if misled.IsEmpty then
                   yield! shortOnes ]
           Unchecked =
-            [ if min right preset.Probe < fewest then
-                  $"steps, and how far the unbounded attacks go: {min right preset.Probe} images of the probe are classified rightly, and {fewest} are needed"
+            [ if targets = 0 then
+                  "moves: no image is classified rightly and has a gradient"
+              if min right preset.Probe < fewest then
+                  $"steps: {min right preset.Probe} images of the probe are classified rightly, and {fewest} are needed"
+              if fooled < fewest then
+                  $"reach: FGSM fools {fooled} images that are classified rightly and have a gradient, and {fewest} are needed"
               if total - right < fewest then
                   $"help: {total - right} images are classified wrongly, and {fewest} are needed" ] }
 

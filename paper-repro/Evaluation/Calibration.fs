@@ -140,7 +140,7 @@ module CalibrationResult =
 
         [ if counted <> calibration.Images then
               $"{name}: the bins hold {counted} of {calibration.Images} images"
-          if not (isNear (weighted _.Accuracy) (float right)) then
+          if not (isNear (weighted _.Accuracy / float calibration.Images) (float right / float calibration.Images)) then
               $"{name}: the bins' accuracies are those of {weighted _.Accuracy} right predictions, and {right} are right"
           if not (isNear (weighted _.Confidence / float calibration.Images) calibration.Confidence) then
               $"{name}: the bins' confidences are not the images'"

@@ -29,6 +29,8 @@ type Evaluation =
         Fingerprint: string
         /// How many test images.
         Images: int
+        /// Which of the data set's these are: the SHA-256 of their numbers.
+        Selection: string
         Seed: int
         /// Of the native library; results depend on it in their last bits.
         Threads: int
@@ -262,10 +264,15 @@ module Evaluation =
 
         match evaluation, result with
         | Some evaluation, Some result when not (isNull (box result) || isNull (box result.Errors)) ->
+            for each in result.Errors.Corruptions do
+                if each.Sum <= 0.0 then
+                    Errors.user $"{path}: it makes no error on {each.Corruption}; choose another baseline."
+
             { Weights = evaluation.Weights
               Sha256 = evaluation.Sha256
               Data = evaluation.Data
               Fingerprint = evaluation.Fingerprint
+              Selection = evaluation.Selection
               Seed = evaluation.Seed
               Frost = result.Frost
               Errors = result.Errors }
@@ -275,10 +282,19 @@ module Evaluation =
 
     /// Refuses, before anything is computed, a baseline on other images than the candidate's, and published corrupted images that are not for it.
     let check (settings: SuiteSettings) (candidate: Candidate) : unit =
-        settings.Corrupted
-        |> Option.iter (CorruptedSuite.check (Array.ofList candidate.Classes) (ImageSet.size candidate.Test))
+        let published =
+            settings.Corrupted
+            |> Option.map (CorruptedSuite.look (Array.ofList candidate.Classes) (ImageSet.size candidate.Test))
 
-        match settings.Baseline, settings.Corrupted with
+        match settings.Baseline, published with
+        | Some baseline, Some(name, parts) ->
+            let own =
+                [ for each in baseline.Errors.Corruptions do
+                      for severity in each.Severities -> each.Corruption, severity ]
+
+            if baseline.Errors.Source <> name || set own <> set parts then
+                Errors.user
+                    $"the baseline {baseline.Weights} is of other images ({baseline.Errors.Source}) than {name}; evaluate both on the same ones."
         | Some baseline, None ->
             let other what own theirs =
                 Errors.user
@@ -290,8 +306,14 @@ module Evaluation =
             if baseline.Fingerprint <> candidate.Fingerprint then
                 other "the data set" candidate.Data baseline.Data
 
+            if baseline.Errors.Source <> "generated" then
+                other "the corruptions of" "its own test images" baseline.Errors.Source
+
             if baseline.Errors.Images <> ImageSet.count candidate.Test then
                 other "images" (string (ImageSet.count candidate.Test)) (string baseline.Errors.Images)
+
+            if baseline.Selection <> ImageSet.selection candidate.Test then
+                other "images" "others of as many" "some"
 
             if baseline.Seed <> settings.Seed then
                 other "the seed" (string settings.Seed) (string baseline.Seed)
@@ -450,6 +472,7 @@ module Evaluation =
           Data = candidate.Data
           Fingerprint = candidate.Fingerprint
           Images = ImageSet.count candidate.Test
+          Selection = ImageSet.selection candidate.Test
           Seed = seed
           Threads = threads
           Device = device

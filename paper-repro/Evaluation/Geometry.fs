@@ -153,14 +153,22 @@ module Geometry =
         Scope.value (fun () ->
             use _ = torch.no_grad ()
 
-            let pixels =
-                (ImageSet.plain images [| 0 .. ImageSet.count images - 1 |]).``to``(Model.device candidate.Model)
+            let featuresOf (places: int[]) =
+                Scope.run (fun () ->
+                    let pixels = (ImageSet.plain images places).``to``(Model.device candidate.Model)
+
+                    let features =
+                        (candidate.Model.Normalise pixels, List.take site candidate.Model.Stages)
+                        ||> List.fold (fun features (_, run) -> run features)
+
+                    features.cpu().``to`` torch.float64)
 
             let features =
-                (candidate.Model.Normalise pixels, List.take site candidate.Model.Stages)
-                ||> List.fold (fun features (_, run) -> run features)
-
-            let features = features.cpu().``to`` torch.float64
+                torch.cat (
+                    [| for places in Array.chunkBySize (Candidate.batch candidate) [| 0 .. ImageSet.count images - 1 |] ->
+                           featuresOf places |],
+                    0L
+                )
 
             { Site = name
               Features = String.Join("x", features.shape[1..])

@@ -342,9 +342,12 @@ module CorruptedSuite =
 
         index
 
-    /// A UserError where there are no corrupted images, or they are not for a classifier of these classes, height and width.
-    let check (classes: string[]) (size: int * int) (path: string) : unit =
-        using path (indicesFor path classes size >> ignore)
+    /// The name, corruptions and severities of published images. A UserError where there are none, or they are not for a classifier of these classes, height
+    /// and width.
+    let look (classes: string[]) (size: int * int) (path: string) : string * (string * int) list =
+        using path (fun corrupted ->
+            indicesFor path classes size corrupted |> ignore
+            corrupted.Name, corrupted.Parts)
 
     /// The same on corrupted images that were published, in a folder or an archive as Tiny-ImageNet-C's or CIFAR-10-C's: of each corruption and severity that
     /// there is all images, or so many, spread evenly. `classes` names the classifier's classes in the order of their indices, and `size` is the height and

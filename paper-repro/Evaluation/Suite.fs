@@ -29,6 +29,8 @@ type Baseline =
         /// Of the data set.
         Data: string
         Fingerprint: string
+        /// Which of the data set's images it was evaluated on.
+        Selection: string
         Seed: int
         Frost: string option
         Errors: CorruptedErrors

@@ -19,7 +19,7 @@ module PaperTables =
           Source = None }
 
     let private short (value: float) =
-        value.ToString("G4", CultureInfo.InvariantCulture)
+        value.ToString("G5", CultureInfo.InvariantCulture)
 
     /// An evaluation's numbers; none where they cannot be read.
     let private numbers (found: Evaluation) : (PaperColumn * float) list =
@@ -99,6 +99,7 @@ module PaperTables =
                     [ for each in result.Errors.Corruptions -> each.Corruption.Split(',')[0], each.Severities ]
 
                 [ "corrupted images", result.Errors.Source
+                  "of each", string result.Errors.Images
                   match result.Errors.Fingerprint with
                   | Some fingerprint -> "their fingerprint", fingerprint
                   | None -> "frost", Option.defaultValue "substitute texture" result.Frost
@@ -129,6 +130,7 @@ module PaperTables =
         [ "test images", string found.Images
           "of", found.Data
           "fingerprint of these", found.Fingerprint
+          "selection", found.Selection
           "evaluated with seed", string found.Seed
           "with threads", string found.Threads
           "on", found.Device
@@ -222,7 +224,13 @@ module PaperTables =
             |> List.map snd
 
         for same in evaluations do
-            if (same |> List.distinctBy (fun found -> found.Result.ToJsonString())).Length > 1 then
+            if
+                (same
+                 |> List.distinctBy (fun found -> numbers found |> List.map snd, caveat found))
+                    .Length
+                    >
+                    1
+            then
                 let first = same.Head
 
                 warn

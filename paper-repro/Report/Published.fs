@@ -20,7 +20,7 @@ type Published =
 [<RequireQualifiedAccess>]
 module Published =
 
-    /// Numbers that others published.
+    /// All of them.
     let all: Published list =
         let openMixup data classes network numbers =
             { Data = data
@@ -65,19 +65,16 @@ module Published =
           imageNet "error" [ 23.68; 22.58; 22.93; 22.50; 21.80; 21.40; 21.24 ]
           imageNet "top-5 error" [ 7.05; 6.40; 6.66; 6.21; 6.06; 5.92; 5.71 ] ]
 
-    /// Those of a data set, whose name begins with theirs: a name of its own, such as imagenette's or ImageNet-100's, is another set.
+    /// Those of a data set, whose name is theirs, also as it is called where it is published, or theirs and what it is a part or a copy of in words. What is
+    /// called otherwise, such as imagenette, ImageNet-R or CIFAR-10.1, is another set.
     let ofData (data: string) : Published list =
         let isSame (each: Published) =
-            let rest () = data.Substring each.Data.Length
+            [ ""; "-binary"; "-batches-bin"; $"-{each.Classes}" ]
+            |> List.exists (fun ending ->
+                let name = each.Data + ending
 
-            let number (text: string) =
-                text |> Seq.takeWhile Char.IsDigit |> Array.ofSeq |> String
-
-            data.StartsWith(each.Data, StringComparison.OrdinalIgnoreCase)
-            && (match rest () with
-                | "" -> true
-                | rest when rest[0] = '-' && rest.Length > 1 && Char.IsDigit rest[1] ->
-                    number (rest.Substring 1) = string each.Classes
-                | rest -> not (Char.IsLetterOrDigit rest[0]))
+                data.Equals(name, StringComparison.OrdinalIgnoreCase)
+                || data.StartsWith(name + " ", StringComparison.OrdinalIgnoreCase)
+                || data.StartsWith(name + ",", StringComparison.OrdinalIgnoreCase))
 
         all |> List.filter isSame

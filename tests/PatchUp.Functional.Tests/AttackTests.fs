@@ -743,9 +743,20 @@ let private mutants: Mutant list =
       idle "pgd" checkMoves
       idle "random-signs" checkMoves
       idle "deepfool" checkMoves
-      idle "deepfool" checkNearest
       idle "ddn" checkNearest
-      idle "carlini-wagner" checkNearest ]
+      idle "carlini-wagner" checkNearest
+      { Name = "Carlini-Wagner: nothing found"
+        Row = None
+        Broken =
+          fun attack key first logits images labels ->
+              let found = Attacks.perturb attack key first logits images labels
+
+              if attack.IsCarliniWagner then
+                  { found with
+                      Images = images.zeros_like () }
+              else
+                  found
+        Check = checkNearest } ]
 
 /// A sound attack on a network that answers otherwise each time.
 let private restless () : Network =
@@ -1141,7 +1152,63 @@ let private suite =
               let few =
                   measure Attacks.perturb { quick with Attacks = ddnOnly } (subject 9 network)
 
-              Expect.hasLength few.Unchecked 2 "too few for any sign test")
+              Expect.hasLength few.Unchecked 3 "too few for any sign test")
+      }
+
+      test "a step that helps the network is flagged, and no fault: networks learn to expect it" {
+          Scope.value (fun () ->
+              let descending: Attacker =
+                  fun attack key first logits images labels ->
+                      match attack with
+                      | Fgsm epsilon when epsilon > 0.0 ->
+                          attacker [ Slip.LossDescended ] (Fgsm epsilon) key first logits images labels
+                      | _ -> Attacks.perturb attack key first logits images labels
+
+              let report =
+                  measure
+                      descending
+                      { quick with
+                          Attacks = pgdOnly
+                          Fgsm = [ 0.3 ] }
+                      (subject 100 (usual ()))
+
+              Expect.isEmpty report.Faults "no fault"
+              Expect.exists report.Masking.Flags (fun flag -> flag.Contains "wrong images right") "a flag")
+      }
+
+      test "one image without a gradient masks nothing, and hides no broken attack" {
+          Scope.value (fun () ->
+              let network = usual ()
+
+              // A black image has no gradient, and no answer but its own.
+              let dark =
+                  { network with
+                      Logits =
+                          fun x ->
+                              let isLight = x.sum([| 1L; 2L; 3L |], true).gt(Scope.number 0.0)
+                              network.Logits(x * isLight.``to`` (x.dtype)) }
+
+              let sound = subject 50 dark
+              let pixels = sound.Images [| 0..49 |]
+              pixels[0L].zero_() |> ignore
+              let labels = sound.Labels |> Array.copy
+              labels[0] <- (Attacks.predictions dark.Logits pixels)[0]
+
+              let subject =
+                  { sound with
+                      Images = fun indices -> pixels.index_select (0L, torch.tensor (Array.map int64 indices))
+                      Labels = labels }
+
+              let found attacker =
+                  measure attacker { quick with Attacks = ddnOnly } subject
+
+              let report = found Attacks.perturb
+              Expect.equal report.Masking.ZeroImages 2.0 "one of fifty"
+              Expect.isEmpty report.Masking.Flags "no flag"
+              Expect.isEmpty report.Faults "no fault"
+
+              let idle = mutants |> List.find (fun mutant -> mutant.Name = "ddn: nothing done")
+              Expect.isNonEmpty (found idle.Broken).Faults "found")
       }
 
       test "PGD weaker than FGSM is flagged" {

@@ -809,7 +809,7 @@ let private suites =
               |> ignore)
 
           DataModelTests.refused [ "its images have 64 x 64 pixels"; "32 x 32" ] (fun () ->
-              CorruptedSuite.check model (32, 32) path))
+              CorruptedSuite.look model (32, 32) path |> ignore))
 
       testCase "published images are read: NumPy files" (fun () ->
           inFolder (fun folder ->
@@ -855,7 +855,7 @@ let private suites =
 
               for classes in [ [| "a" |]; [| "a"; "b"; "c" |] ] do
                   DataModelTests.refused [ "it has 2 classes"; $"tells {classes.Length}" ] (fun () ->
-                      CorruptedSuite.check classes (32, 32) folder)
+                      CorruptedSuite.look classes (32, 32) folder |> ignore)
 
               // The same files are the same images, wherever they are; others are not.
               let changed = Path.Combine(folder, "..", Path.GetFileName folder + "-changed")
@@ -886,7 +886,7 @@ let private suites =
 
           inFolder (fun folder ->
               DataModelTests.refused [ folder; "no corrupted images" ] (fun () ->
-                  CorruptedSuite.check [| "a" |] (32, 32) folder)))
+                  CorruptedSuite.look [| "a" |] (32, 32) folder |> ignore)))
 
       testCase "images of other sizes, and none, are refused" (fun () ->
           let split = split 2 28

@@ -1059,8 +1059,39 @@ let private verbTests =
                           Fingerprint = "00"
                           Data = "SVHN" }
 
+                  let changed name (change: Evaluation -> Evaluation) =
+                      let path = Path.Combine(folder, name)
+                      Json.write path (change (evaluationOf corrupted))
+                      path
+
+                  let errors (change: CorruptedErrors -> CorruptedErrors) (evaluation: Evaluation) =
+                      let result: CorruptedResult =
+                          evaluation.Result.ToJsonString() |> Json.tryRead |> Option.get
+
+                      { evaluation with
+                          Result =
+                              Json.node
+                                  { result with
+                                      Errors = change result.Errors } }
+
+                  let chosen =
+                      changed "chosen.json" (fun evaluation -> { evaluation with Selection = "00" })
+
+                  let read =
+                      changed "read.json" (errors (fun errors -> { errors with Source = "CIFAR-10-C" }))
+
+                  let perfect =
+                      changed
+                          "perfect.json"
+                          (errors (fun errors ->
+                              { errors with
+                                  Corruptions = [ for each in errors.Corruptions -> { each with Sum = 0.0 } ] }))
+
                   for options, expected in
                       [ [ "--images"; "5"; "--baseline"; corrupted ], "was evaluated with images 4"
+                        [ "--images"; "4"; "--baseline"; chosen ], "others of as many"
+                        [ "--images"; "4"; "--baseline"; read ], "CIFAR-10-C"
+                        [ "--images"; "4"; "--baseline"; perfect ], "makes no error on gaussian_noise"
                         [ "--images"; "4"; "--seed"; "1"; "--baseline"; corrupted ], "was evaluated with the seed 0"
                         [ "--images"; "4"; "--baseline"; elsewhere ], "was evaluated with the data set SVHN" ] do
                       let code, printed, err =

@@ -151,6 +151,14 @@ let tests =
                     "imagenette", 0
                     "ImageNet-100", 0
                     "ImageNet-1000", 2
+                    "ImageNet-R", 0
+                    "cifar-10.1", 0
+                    "cifar-10-lt", 0
+                    "tiny-imagenet-c", 0
+                    "ImageNet-R", 0
+                    "cifar-10.1", 0
+                    "cifar-10-lt", 0
+                    "tiny-imagenet-c", 0
                     "my ImageNet", 0 ] do
                   let tables, _ =
                       PaperTables.ofFound
@@ -473,6 +481,7 @@ let tests =
                         Data = "set"
                         Fingerprint = "00"
                         Images = 10
+                        Selection = ""
                         Seed = 0
                         Threads = 1
                         Device = "cpu"
@@ -564,6 +573,7 @@ let tests =
                     Data = "set"
                     Fingerprint = "00"
                     Images = 10
+                    Selection = ""
                     Seed = 0
                     Threads = 1
                     Device = "cpu"
