@@ -362,11 +362,11 @@ module Verbs =
         (std: (float * float * float) option)
         (names: string option)
         : ForeignWeights option =
-        let channels option least (red, green, blue) =
+        let channels option least most (red, green, blue) =
             for value in [ red; green; blue ] do
-                if not (value >= least && value <= 1.0) then
+                if not (value >= least && value <= most) then
                     Errors.user
-                        $"{verb}: {option} {value}: the numbers are on the scale of [0,1]; divide those of 0 .. 255 by 255."
+                        $"{verb}: {option} {value}: it must lie in {least} .. {most}, as the numbers are on the scale of [0,1]; divide those of 0 .. 255 by 255."
 
             [ red; green; blue ]
 
@@ -375,8 +375,8 @@ module Verbs =
             Some
                 { Model = name
                   Size = size
-                  Mean = mean |> Option.map (channels "--mean" 0.0)
-                  Std = std |> Option.map (channels "--std" 1e-4)
+                  Mean = mean |> Option.map (channels "--mean" 0.0 1.0)
+                  Std = std |> Option.map (channels "--std" 0.0 10.0)
                   ClassNames = names }
         | None ->
             let given =

@@ -1449,8 +1449,8 @@ let private verbTests =
                         [ weights; "--data"; dataset ten 32 ], "its class 0 is 'airplane'"
                         [ weights; "--mean"; "0"; "0"; "0" ], "evaluate: --mean is for another program's weights"
                         [ foreign; "--mean"; "125"; "123"; "114" ] @ foreignOptions,
-                        "--mean 125: the numbers are on the scale of [0,1]"
-                        [ foreign; "--std"; "0"; "1"; "1" ] @ foreignOptions, "--std 0"
+                        "--mean 125: it must lie in 0 .. 1"
+                        [ foreign; "--std"; "63"; "62"; "67" ] @ foreignOptions, "--std 63: it must lie in 0 .. 10"
                         [ foreign; "--class-names"; at "names.txt" ] @ foreignOptions, "its class 0 is 'c0'"
                         [ foreign; "--model"; "resnet-18" ], "no fc.weight"
                         [ weights; copy; "--out"; out ], "two checkpoints"
