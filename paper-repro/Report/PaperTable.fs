@@ -1,12 +1,7 @@
 namespace PatchUp.Repro
 
 open System
-open System.Collections.Generic
 open System.Globalization
-open System.IO
-open System.Text
-open System.Text.Json.Nodes
-open PatchUp.Functional
 
 /// Which of a column's means is the best.
 type Better =
