@@ -419,7 +419,7 @@ module CorruptedSuite =
 
         using path look
 
-    /// Each corruption's summed error beside a baseline's, and their mean. A UserError where the two records are not of the same corruptions and
+    /// Each corruption's summed error beside a baseline's, and their mean. A UserError where the two records are not of the same images, corruptions and
     /// severities (generated frost is another corruption than published frost), and where the baseline makes no error.
     let relative (baseline: CorruptedErrors) (errors: CorruptedErrors) : MeanCorruptionError =
         let parts (record: CorruptedErrors) =

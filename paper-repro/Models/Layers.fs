@@ -126,7 +126,7 @@ module internal Layers =
     let private one = lazy ((1L).ToScalar())
 
     /// Batch normalisation under PyTorch's names. TorchSharp's own layer counts batches by a call whose numbers its finalizers may free before they are
-    /// read, so that now and then a count is wrong or a step fails.
+    /// read, so that a count may be wrong or a step fail.
     [<Sealed>]
     type private BatchNorm(channels: int, momentum: float, device: torch.Device) as this =
         inherit torch.nn.Module<torch.Tensor, torch.Tensor>("BatchNorm2d")

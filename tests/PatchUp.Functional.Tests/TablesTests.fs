@@ -54,6 +54,25 @@ let private found records : PaperTables.Found =
     { Records = [ for each in records -> each, None ]
       Evaluations = [] }
 
+/// What a suite found on ten images.
+let private evaluated suite config (result: obj) : Evaluation =
+    { Recipe = 1
+      Suite = suite
+      Weights = "w"
+      Sha256 = "00"
+      Model = "resnet-18"
+      Foreign = None
+      Method = None
+      Config = config
+      Data = "set"
+      Fingerprint = "00"
+      Images = 10
+      Selection = ""
+      Seed = 0
+      Threads = 1
+      Device = "cpu"
+      Result = Json.node result }
+
 let tests =
     testList
         "tables"
@@ -461,31 +480,17 @@ let tests =
                             TopFiveError = None
                             Nll = percent 1.0 }
 
-                      { Recipe = 1
-                        Suite = "clean"
-                        Weights = weights
-                        Sha256 = sha
-                        Model = "resnet-18"
-                        Foreign =
-                          (if Option.isSome config then
-                               None
-                           else
-                               Some
-                                   { Model = "resnet-18"
-                                     Size = None
-                                     Mean = None
-                                     Std = None
-                                     ClassNames = None })
-                        Method = None
-                        Config = config
-                        Data = "set"
-                        Fingerprint = "00"
-                        Images = 10
-                        Selection = ""
-                        Seed = 0
-                        Threads = 1
-                        Device = "cpu"
-                        Result = Json.node result }
+                      let foreign: ForeignWeights =
+                          { Model = "resnet-18"
+                            Size = None
+                            Mean = None
+                            Std = None
+                            ClassNames = None }
+
+                      { evaluated "clean" config result with
+                          Weights = weights
+                          Sha256 = sha
+                          Foreign = if Option.isSome config then None else Some foreign }
 
                   let put name (evaluations: Evaluation list) =
                       let folder = Path.Combine(folder, name)
@@ -562,22 +567,7 @@ let tests =
 
           testCase "networks that may hide their gradients, and other corrupted images, are told apart" (fun () ->
               let make method' seed suite (result: obj) : Evaluation =
-                  { Recipe = 1
-                    Suite = suite
-                    Weights = "w"
-                    Sha256 = method'
-                    Model = "m"
-                    Foreign = None
-                    Method = Some method'
-                    Config = Some (record method' seed 6 1.0).Config
-                    Data = "set"
-                    Fingerprint = "00"
-                    Images = 10
-                    Selection = ""
-                    Seed = 0
-                    Threads = 1
-                    Device = "cpu"
-                    Result = Json.node result }
+                  evaluated suite (Some (record method' seed 6 1.0).Config) result
 
               let attacks method' flags right : Evaluation =
                   make
